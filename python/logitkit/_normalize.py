@@ -1,0 +1,379 @@
+"""How does what the compiled module declines reach it all the same? The slow path of everything.
+
+The compiled module takes exact ndarrays, native float32 or float64, with at least one dimension,
+one class axis and strides that fold into (outer, class, inner). Here lists, other dtypes, 0-d and
+empty arrays, several class axes and all other strides are brought into that form, or refused with a
+precise exception. Nothing is written to `out` or `grad_out` before every argument was checked.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import _logitkit_core as _core
+from ._operands import (
+    checked_ignore_index,
+    checked_out,
+    checked_reduction,
+    class_axes,
+    class_axis,
+    class_labels,
+    plain,
+    real_array,
+    result_dtype,
+    silent,
+    work_dtype,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from ._types import Array, Reduction
+
+
+# --- Functions along an axis --------------------------------------------------------------------
+
+
+def softmax(x: object, axis: object, out: object) -> Any:
+    return _along(_core.softmax, {"x": x}, axis, out)
+
+
+def log_softmax(x: object, axis: object, out: object) -> Any:
+    return _along(_core.log_softmax, {"x": x}, axis, out)
+
+
+def softmax_backward(grad: object, y: object, axis: object, out: object) -> Any:
+    return _along(_core.softmax_backward, {"grad": grad, "y": y}, axis, out)
+
+
+def log_softmax_backward(grad: object, y: object, axis: object, out: object) -> Any:
+    return _along(_core.log_softmax_backward, {"grad": grad, "y": y}, axis, out)
+
+
+def logsumexp(a: object, axis: object, keepdims: object, out: object) -> Any:
+    return _along(
+        lambda a, axis, out: _core.logsumexp(a, axis, True, out),
+        {"a": a},
+        axis,
+        out,
+        reduced=("out",),
+        keepdims=bool(keepdims),
+    )
+
+
+def logsumexp_backward(
+    grad: object, a: object, lse: object, axis: object, keepdims: object, out: object
+) -> Any:
+    return _along(
+        lambda grad, a, lse, axis, out: _core.logsumexp_backward(grad, a, lse, axis, True, out),
+        {"grad": grad, "a": a, "lse": lse},
+        axis,
+        out,
+        reduced=("grad", "lse"),
+        keepdims=bool(keepdims),
+    )
+
+
+@silent
+def _along(
+    core: Callable[..., Any],
+    values: dict[str, object],
+    axis: object,
+    out: object,
+    *,
+    reduced: Collection[str] = (),
+    keepdims: bool = False,
+) -> Any:
+    """core(*operands, axis, out) for any operands; those named in `reduced` lack the class axes.
+
+    `core` sees every array with all axes: those that it lacks for the caller have length 1.
+    """
+    arrays = {name: real_array(value, name) for name, value in values.items()}
+    dtype = result_dtype(*arrays.values())
+    lead_name = next(name for name in arrays if name not in reduced)
+    shape = arrays[lead_name].shape
+    axes = class_axes(axis, len(shape))
+    small = reduced_shape(shape, axes, keepdims)
+    for name, array in arrays.items():
+        wanted = small if name in reduced else shape
+        if array.shape != wanted:
+            raise ValueError(
+                f"{name} has shape {array.shape}, expected {wanted}: "
+                f"{lead_name} has shape {shape}, axis is {axis}"
+            )
+    result_shape = small if "out" in reduced else shape
+
+    # From here on every array has all axes, at least one.
+    full = shape or (1,)
+    kept = reduced_shape(full, axes, keepdims=True)
+    operands = [
+        plain(array, work_dtype(dtype)).reshape(kept if name in reduced else full)
+        for name, array in arrays.items()
+    ]
+    lead = operands[list(arrays).index(lead_name)]
+    target_shape = kept if "out" in reduced else full
+    if out is None:
+        target = np.empty_like(lead, dtype=dtype, shape=target_shape)
+    else:
+        target = checked_out(out, "out", result_shape, dtype).reshape(target_shape)
+    if lead.size == 0:
+        target.fill(-np.inf)  # the logarithm of an empty sum; all other results are empty
+    else:
+        _fill_along(core, operands, lead, axes, target)
+    return scalar_or_array(target.reshape(result_shape)) if out is None else out
+
+
+def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
+    if keepdims:
+        return tuple(1 if i in axes else length for i, length in enumerate(shape))
+    return tuple(length for i, length in enumerate(shape) if i not in axes)
+
+
+def _fill_along(
+    core: Callable[..., Any],
+    operands: Sequence[Array],
+    lead: Array,
+    axes: tuple[int, ...],
+    target: Array,
+) -> None:
+    """Fill `target` through views that have one class axis and the memory order of `lead`.
+
+    Rows are independent of each other, so the other axes may stand in any order; several class axes
+    become one, in C order.
+    """
+    order = sorted(range(lead.ndim), key=lambda i: -abs(lead.strides[i]))
+    if len(axes) != 1:
+        order = [i for i in order if i not in axes] + list(axes)
+    index = order.index(axes[0]) if axes else lead.ndim
+
+    def arranged(array: Array) -> Array:
+        array = array.transpose(order)
+        return array if len(axes) == 1 else array.reshape(*array.shape[:index], -1)
+
+    views = [arranged(operand) for operand in operands]
+    view = arranged(target)
+    result = _call(lambda *args: core(*args[:-1], index, args[-1]), views, view)
+    if result is not view or not np.may_share_memory(view, target):  # reshape may have copied
+        target = target.transpose(order)
+        target[...] = result.reshape(target.shape)
+
+
+# --- Losses -------------------------------------------------------------------------------------
+
+
+class _Loss(NamedTuple):
+    """A loss and its two operands, checked, in the form that the compiled module takes."""
+
+    operands: tuple[Array, Array]  # at least 1-d; the first one is what the gradient is for
+    shape: tuple[int, ...]  # of the loss, as the caller sees it
+    dtype: np.dtype[Any]
+    grad_shape: tuple[int, ...]
+    grad_dtype: np.dtype[Any]
+    reduction: Reduction
+    counted: int = 0  # rows in the mean, where the operands are empty: their losses are 0
+
+
+def cross_entropy(
+    logits: object,
+    labels: object,
+    axis: object,
+    ignore_index: object,
+    reduction: object,
+    out: object,
+) -> Any:
+    loss, options = _classification("logits", logits, labels, axis, ignore_index, reduction)
+    return _value(lambda x, t, out: _core.cross_entropy(x, t, *options, out), loss, out)
+
+
+def cross_entropy_value_and_grad(
+    logits: object,
+    labels: object,
+    axis: object,
+    ignore_index: object,
+    reduction: object,
+    grad_output: object,
+    grad_out: object,
+) -> tuple[Any, Any]:
+    loss, options = _classification("logits", logits, labels, axis, ignore_index, reduction)
+    return _value_and_grad(
+        lambda x, t, factor, out: _core.cross_entropy_value_and_grad(x, t, *options, factor, out),
+        loss,
+        grad_output,
+        grad_out,
+    )
+
+
+def classification_error(
+    scores: object, labels: object, axis: object, ignore_index: object, reduction: object
+) -> Any:
+    loss, options = _classification("scores", scores, labels, axis, ignore_index, reduction)
+    loss = loss._replace(dtype=np.dtype(np.float64))
+    return _value(lambda x, t, _: _core.classification_error(x, t, *options), loss, None)
+
+
+def mse_loss(pred: object, target: object, reduction: object, out: object) -> Any:
+    loss = _regression(pred, target, reduction)
+    return _value(lambda p, t, out: _core.mse_loss(p, t, loss.reduction, out), loss, out)
+
+
+def mse_loss_value_and_grad(
+    pred: object, target: object, reduction: object, grad_output: object, grad_out: object
+) -> tuple[Any, Any]:
+    loss = _regression(pred, target, reduction)
+    return _value_and_grad(
+        lambda p, t, factor, out: _core.mse_loss_value_and_grad(p, t, loss.reduction, factor, out),
+        loss,
+        grad_output,
+        grad_out,
+    )
+
+
+@silent
+def _classification(
+    name: str,
+    logits_: object,
+    labels_: object,
+    axis_: object,
+    ignore_index_: object,
+    reduction_: object,
+) -> tuple[_Loss, tuple[int, int | None, Reduction]]:
+    """The loss of logits (or scores, as `name` says), and the compiled module's options."""
+    logits, labels = real_array(logits_, name), real_array(labels_, "labels")
+    axis = class_axis(axis_, logits.ndim)
+    ignore_index = checked_ignore_index(ignore_index_)
+    reduction = checked_reduction(reduction_)
+    dtype = result_dtype(logits)
+    work = work_dtype(dtype)
+    batch = reduced_shape(logits.shape, (axis,), keepdims=False)
+    if labels.dtype.kind == "b":
+        raise TypeError("labels have dtype bool: expected integers, or probabilities as floats")
+    indices = labels.shape == batch
+    if indices:
+        labels = class_labels(labels, logits.shape[axis], ignore_index)
+    elif labels.shape == logits.shape and name == "logits":
+        labels = plain(labels, work)
+    else:
+        raise ValueError(
+            f"labels have shape {labels.shape}, expected {batch}: "
+            f"{name} have shape {logits.shape}, axis is {axis_}"
+        )
+    loss = _Loss(
+        operands=(plain(logits, work), labels),
+        shape=batch if reduction == "none" else (),
+        dtype=work,
+        grad_shape=logits.shape,
+        grad_dtype=dtype,
+        reduction=reduction,
+        counted=0 if indices else math.prod(batch),
+    )
+    if logits.ndim == 1:  # one row, and a label without an axis: a batch of one
+        loss = loss._replace(operands=(loss.operands[0][np.newaxis], labels[np.newaxis]))
+        axis = 1
+    return loss, (axis, ignore_index, reduction)
+
+
+@silent
+def _regression(pred_: object, target_: object, reduction_: object) -> _Loss:
+    pred, target = real_array(pred_, "pred"), real_array(target_, "target")
+    reduction = checked_reduction(reduction_)
+    if pred.shape != target.shape:
+        raise ValueError(f"pred has shape {pred.shape}, but target has shape {target.shape}")
+    dtype = result_dtype(pred, target)
+    work = work_dtype(dtype)
+    return _Loss(
+        operands=(np.atleast_1d(plain(pred, work)), np.atleast_1d(plain(target, work))),
+        shape=pred.shape if reduction == "none" else (),
+        dtype=work,
+        grad_shape=pred.shape,
+        grad_dtype=dtype,
+        reduction=reduction,
+    )
+
+
+@silent
+def _value(core: Callable[..., Any], loss: _Loss, out: object) -> Any:
+    """core(*operands, out), delivered as the caller wants it."""
+    target = _target(out, "out", loss.operands[0], loss.shape, loss.dtype)
+    view = target.reshape(loss.shape or (1,)) if loss.reduction == "none" else target
+    if loss.operands[0].size == 0:
+        view.fill(_empty_value(loss))
+    else:
+        result = _call(core, loss.operands, view)
+        if result is not view:
+            view[...] = result
+    return scalar_or_array(target) if out is None else out
+
+
+@silent
+def _value_and_grad(
+    core: Callable[..., Any], loss: _Loss, grad_output: object, grad_out: object
+) -> tuple[Any, Any]:
+    """core(*operands, grad_output, grad_out), delivered as the caller wants it."""
+    lead = loss.operands[0]
+    factor = _checked_grad_output(grad_output, loss)
+    grad = _target(grad_out, "grad_out", lead, loss.grad_shape, loss.grad_dtype)
+    if lead.size == 0:
+        value = np.full(loss.shape, _empty_value(loss), loss.dtype)
+    else:
+        view = grad.reshape(lead.shape)
+        value, result = _call(core, (*loss.operands, factor), view)
+        if result is not view:
+            view[...] = result
+    value = scalar_or_array(np.reshape(value, loss.shape))
+    return value, scalar_or_array(grad) if grad_out is None else grad_out
+
+
+def _target(
+    out: object, name: str, lead: Array, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """The caller's array, checked; without one a new array, in the memory order of `lead`."""
+    if out is None:
+        return np.empty_like(lead, dtype=dtype, shape=shape)
+    return checked_out(out, name, shape, dtype)
+
+
+def _empty_value(loss: _Loss) -> float:
+    return np.nan if loss.reduction == "mean" and loss.counted == 0 else 0.0
+
+
+def _checked_grad_output(grad_output: object, loss: _Loss) -> Array | float | None:
+    """None, a factor, or a factor for every row."""
+    if grad_output is None:
+        return None
+    factor = real_array(grad_output, "grad_output")
+    if factor.ndim == 0:
+        return float(factor)
+    try:
+        factor = np.broadcast_to(factor, loss.shape)
+    except ValueError:
+        raise ValueError(
+            f"grad_output has shape {factor.shape}, which does not broadcast to the loss's "
+            f"shape {loss.shape} (reduction={loss.reduction!r})"
+        ) from None
+    return np.ascontiguousarray(factor, dtype=loss.dtype)
+
+
+# --- The call -----------------------------------------------------------------------------------
+
+
+def _call(core: Callable[..., Any], operands: Sequence[Any], out: Array) -> Any:
+    """core(*operands, out), with operands in C order and a result of its own as far as need be."""
+    result = core(*operands, out)
+    if result is NotImplemented:
+        operands = [
+            np.ascontiguousarray(one) if isinstance(one, np.ndarray) else one for one in operands
+        ]
+        result = core(*operands, out)
+    if result is NotImplemented:
+        result = core(*operands, None)
+    if result is NotImplemented:
+        raise AssertionError("the compiled module declined plain arrays in C order")
+    return result
+
+
+def scalar_or_array(array: Array) -> Any:
+    """A NumPy scalar for a 0-d array, as NumPy's own reductions return it."""
+    return array if array.ndim else array[()]

@@ -1,0 +1,459 @@
+//! The element types, `f32` and `f64`, with the constants of the numerical method for each.
+#![expect(unsafe_code, reason = "vector loads and stores take pointers")]
+
+use crate::simd::{Lanes, Simd};
+use std::fmt::{Debug, Display};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// An element type: `f32` or `f64`.
+pub trait Float: sealed::Sealed + Copy + PartialOrd + Default + Debug + Display + Send + Sync + 'static {
+    #[doc(hidden)]
+    type Ops: Element<T = Self>;
+}
+
+impl Float for f32 {
+    type Ops = Single;
+}
+impl Float for f64 {
+    type Ops = Double;
+}
+
+/// The vectors and constants of `f32`.
+#[derive(Clone, Copy)]
+pub struct Single;
+
+/// The vectors and constants of `f64`.
+#[derive(Clone, Copy)]
+pub struct Double;
+
+/// A pair of `f64` vectors that sums vectors of elements: for `f32` the 16 lanes; for `f64` the high and
+/// the low part of the 8 lanes.
+pub type Acc<S> = [V64<S>; 2];
+
+/// 8 lanes of `f64`.
+pub type V64<S> = <S as Lanes<f64>>::V;
+
+/// What the kernels need of an element type. Implemented on a marker and not on the type itself, so that
+/// it stays out of the public trait.
+#[allow(missing_docs, clippy::missing_safety_doc, reason = "each method is the one of `Lanes` with its name")]
+pub trait Element: Copy + Send + Sync + 'static {
+    type T: Float<Ops = Self>;
+    /// Lanes of a vector; also the number of logical lanes over which a row's sum is spread.
+    const WIDTH: usize;
+    /// Elements between two looks at the row's exponent reference.
+    const BLOCK: usize;
+    const NEG_INF: Self::T;
+    /// The positive quiet NaN.
+    const NAN: Self::T;
+    const ZERO: Self::T;
+    const ONE: Self::T;
+    const LOG2E: Self::T;
+    const LN2_HI: Self::T;
+    const LN2_LO: Self::T;
+    /// Coefficients of the exponential's polynomial from the highest degree down to degree 2.
+    const EXP: &'static [Self::T];
+    /// Terms are stored times `2^OFFSET`, so that results down to the smallest subnormal come from normal ones.
+    const OFFSET: Self::T;
+    /// How far, in powers of two, a row may rise above its first block before it is summed again.
+    const SLACK: Self::T;
+    /// The smallest stored power of two; what is below counts as zero.
+    const CUT: Self::T;
+    /// A row whose maximum exceeds this in magnitude is shifted by its maximum first.
+    const MAX_LIMIT: Self::T;
+    /// `2^-OFFSET`.
+    const OFFSET_POWER: f64;
+    /// Factors from this magnitude on are divided by `2^OFFSET` without loss.
+    const OFFSET_FROM: f64;
+    /// Magnitudes that a factor of stored exponentials may have without loss.
+    const FACTOR_RANGE: (f64, f64);
+    /// Bound of the half-power in [`crate::math::exp_wide`].
+    const WIDE: Self::T;
+    /// `others < threshold * sum` makes a row dominated: its other terms are then summed by themselves.
+    fn dominated(len: usize) -> f64;
+
+    type V<S: Simd>: Copy;
+    type M<S: Simd>: Copy;
+
+    fn to_f64(x: Self::T) -> f64;
+    fn from_f64(x: f64) -> Self::T;
+    fn splat<S: Simd>(s: S, x: Self::T) -> Self::V<S>;
+    unsafe fn load<S: Simd>(s: S, p: *const Self::T) -> Self::V<S>;
+    unsafe fn load_first<S: Simd>(s: S, p: *const Self::T, n: usize, fill: Self::T) -> Self::V<S>;
+    unsafe fn store<S: Simd>(s: S, v: Self::V<S>, p: *mut Self::T);
+    unsafe fn store_first<S: Simd>(s: S, v: Self::V<S>, p: *mut Self::T, n: usize);
+    unsafe fn stream<S: Simd>(s: S, v: Self::V<S>, p: *mut Self::T);
+    fn add<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    fn sub<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    fn mul<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    fn div<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    fn fma<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, c: Self::V<S>) -> Self::V<S>;
+    fn max<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    fn round<S: Simd>(s: S, a: Self::V<S>) -> Self::V<S>;
+    fn scale<S: Simd>(s: S, p: Self::V<S>, k: Self::V<S>) -> Self::V<S>;
+    fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S>;
+    fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32;
+    fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]);
+
+    /// Bit `i` is set where lane `i` is NaN.
+    #[inline(always)]
+    fn nan_bits<S: Simd>(s: S, v: Self::V<S>) -> u32 {
+        let below = Self::bits(s, Self::lt(s, v, Self::splat(s, Self::ONE)));
+        let above = Self::bits(s, Self::lt(s, Self::splat(s, Self::ZERO), v));
+        !(below | above) & ((1 << Self::WIDTH) - 1)
+    }
+
+    /// The same vector with every NaN replaced by the canonical one.
+    #[inline(always)]
+    fn canonical<S: Simd>(s: S, v: Self::V<S>) -> Self::V<S> {
+        let nan = Self::splat(s, Self::NAN);
+        let above = Self::select(s, Self::lt(s, Self::splat(s, Self::ZERO), v), v, nan);
+        Self::select(s, Self::lt(s, v, Self::splat(s, Self::ONE)), v, above)
+    }
+
+    /// `acc + t (max - x)`, with nothing added where `t` is zero; `max` is finite.
+    fn accumulate_weighted<S: Simd>(s: S, acc: Acc<S>, t: Self::V<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S>;
+    /// `acc + (a - b)^2` for differences times `2^exponent` (`f64`; `f32` has no need of it).
+    fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S>;
+    /// `(a - b) * factor`, rounded once for `f32`.
+    fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S>;
+    /// `(a - b)^2`, rounded once for `f32`.
+    fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    /// `acc + v`.
+    fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S>;
+    /// `acc + a * b`; the product of two `f32` is exact.
+    fn accumulate_product<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>) -> Acc<S>;
+    /// The sum of two accumulators, lane by lane.
+    fn merge<S: Simd>(s: S, a: Acc<S>, b: Acc<S>) -> Acc<S>;
+    /// The sum over the logical lanes as `(high, low)`: lane `l` and lane `l + WIDTH/2`, then halves of
+    /// that, down to one: the same tree as [`crate::kernels::rowsum`] builds with [`Element::merge`] when lanes are rows.
+    fn reduce<S: Simd>(s: S, acc: Acc<S>) -> (f64, f64);
+    /// The `(high, low)` parts of an accumulator whose lanes are rows.
+    fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], lo: &mut [f64; 16]);
+}
+
+/// `(s, e)` with `s + e = a + b` exactly and `s` the rounded sum (Knuth's TwoSum).
+#[inline(always)]
+pub(crate) fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let s = a + b;
+    let t = s - a;
+    (s, (a - (s - t)) + (b - t))
+}
+
+/// [`two_sum`] on vectors.
+#[inline(always)]
+pub(crate) fn two_sum_v<S: Simd>(s: S, a: V64<S>, b: V64<S>) -> (V64<S>, V64<S>) {
+    let sum = Double::add(s, a, b);
+    let t = Double::sub(s, sum, a);
+    let e = Double::add(s, Double::sub(s, a, Double::sub(s, sum, t)), Double::sub(s, b, t));
+    (sum, e)
+}
+
+/// `(hi, lo) + (hi, lo)`, as [`Element::merge`] does it for `f64`.
+#[inline(always)]
+pub(crate) fn add_pairs(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    let (hi, e) = two_sum(a.0, b.0);
+    (hi, (a.1 + b.1) + e)
+}
+
+/// `x`, but `max` where `t` is zero, so that `max - x` is zero there. A NaN `t` is left to the product.
+#[inline(always)]
+fn skip_zero<E: Element, S: Simd>(s: S, t: E::V<S>, max: E::V<S>, x: E::V<S>) -> E::V<S> {
+    let zero = E::splat(s, E::ZERO);
+    E::select(s, E::lt(s, zero, t), x, E::select(s, E::lt(s, t, zero), x, max))
+}
+
+macro_rules! forward {
+    ($t:ty) => {
+        type V<S: Simd> = <S as Lanes<$t>>::V;
+        type M<S: Simd> = <S as Lanes<$t>>::M;
+
+        #[inline(always)]
+        fn splat<S: Simd>(s: S, x: $t) -> Self::V<S> {
+            s.splat(x)
+        }
+        #[inline(always)]
+        unsafe fn load<S: Simd>(s: S, p: *const $t) -> Self::V<S> {
+            // SAFETY: the caller's promise.
+            unsafe { s.load(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_first<S: Simd>(s: S, p: *const $t, n: usize, fill: $t) -> Self::V<S> {
+            // SAFETY: the caller's promise.
+            unsafe { s.load_first(p, n, fill) }
+        }
+        #[inline(always)]
+        unsafe fn store<S: Simd>(s: S, v: Self::V<S>, p: *mut $t) {
+            // SAFETY: the caller's promise.
+            unsafe { s.store(v, p) }
+        }
+        #[inline(always)]
+        unsafe fn store_first<S: Simd>(s: S, v: Self::V<S>, p: *mut $t, n: usize) {
+            // SAFETY: the caller's promise.
+            unsafe { s.store_first(v, p, n) }
+        }
+        #[inline(always)]
+        unsafe fn stream<S: Simd>(s: S, v: Self::V<S>, p: *mut $t) {
+            // SAFETY: the caller's promise.
+            unsafe { s.stream(v, p) }
+        }
+        #[inline(always)]
+        fn add<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::add(s, a, b)
+        }
+        #[inline(always)]
+        fn sub<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::sub(s, a, b)
+        }
+        #[inline(always)]
+        fn mul<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::mul(s, a, b)
+        }
+        #[inline(always)]
+        fn div<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::div(s, a, b)
+        }
+        #[inline(always)]
+        fn fma<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, c: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::fma(s, a, b, c)
+        }
+        #[inline(always)]
+        fn max<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::max(s, a, b)
+        }
+        #[inline(always)]
+        fn round<S: Simd>(s: S, a: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::round(s, a)
+        }
+        #[inline(always)]
+        fn scale<S: Simd>(s: S, p: Self::V<S>, k: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::scale(s, p, k)
+        }
+        #[inline(always)]
+        fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S> {
+            Lanes::<$t>::lt(s, a, b)
+        }
+        #[inline(always)]
+        fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::select(s, m, a, b)
+        }
+        #[inline(always)]
+        fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32 {
+            Lanes::<$t>::bits(s, m)
+        }
+        #[inline(always)]
+        fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]) {
+            Lanes::<$t>::transpose(s, rows);
+        }
+    };
+}
+
+impl Element for Single {
+    type T = f32;
+    const WIDTH: usize = 16;
+    const BLOCK: usize = 1024;
+    const NEG_INF: f32 = f32::NEG_INFINITY;
+    const NAN: f32 = f32::from_bits(0x7fc0_0000);
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
+    const LOG2E: f32 = std::f32::consts::LOG2_E;
+    const LN2_HI: f32 = std::f32::consts::LN_2;
+    const LN2_LO: f32 = -1.904_654_3e-9;
+    const EXP: &'static [f32] = &[1.382_316e-3, 8.369_775_5e-3, 4.166_826_6e-2, 1.666_651_2e-1, 4.999_999_4e-1];
+    const OFFSET: f32 = 30.0;
+    const OFFSET_POWER: f64 = 1.0 / 1_073_741_824.0;
+    const OFFSET_FROM: f64 = 1e-20;
+    const SLACK: f32 = 30.0;
+    const CUT: f32 = -125.0;
+    const MAX_LIMIT: f32 = 65_536.0;
+    const FACTOR_RANGE: (f64, f64) = (7.888_609_052_210_118e-31, 1.267_650_600_228_229_4e30);
+    const WIDE: f32 = 250.0;
+
+    /// The sum of `len` terms in `f64` is off by less than `len * 2^-57` of itself, so the others' sum above
+    /// this threshold keeps 26 bits.
+    #[inline(always)]
+    fn dominated(len: usize) -> f64 {
+        len as f64 * 4.656_612_873_077_393e-10
+    }
+
+    #[inline(always)]
+    fn to_f64(x: f32) -> f64 {
+        f64::from(x)
+    }
+    #[inline(always)]
+    fn from_f64(x: f64) -> f32 {
+        x as f32
+    }
+
+    forward!(f32);
+
+    #[inline(always)]
+    fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {
+        let [a, b] = s.widen(v);
+        [Double::add(s, acc[0], a), Double::add(s, acc[1], b)]
+    }
+    #[inline(always)]
+    fn accumulate_product<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>) -> Acc<S> {
+        let (a, b) = (s.widen(a), s.widen(b));
+        [
+            Double::add(s, Double::mul(s, a[0], b[0]), acc[0]),
+            Double::add(s, Double::mul(s, a[1], b[1]), acc[1]),
+        ]
+    }
+    #[inline(always)]
+    fn accumulate_weighted<S: Simd>(s: S, acc: Acc<S>, t: Self::V<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S> {
+        let x = skip_zero::<Self, S>(s, t, max, x);
+        let (t, max, x) = (s.widen(t), s.widen(max), s.widen(x));
+        let term = |i: usize| Double::mul(s, t[i], Double::sub(s, max[i], x[i]));
+        [Double::add(s, acc[0], term(0)), Double::add(s, acc[1], term(1))]
+    }
+    #[inline(always)]
+    fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, _factor: f64) -> Acc<S> {
+        let (a, b) = (s.widen(a), s.widen(b));
+        let d = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
+        [
+            Double::add(s, acc[0], Double::mul(s, d[0], d[0])),
+            Double::add(s, acc[1], Double::mul(s, d[1], d[1])),
+        ]
+    }
+    #[inline(always)]
+    fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
+        let (a, b, factor) = (s.widen(a), s.widen(b), Double::splat(s, factor));
+        let d = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
+        s.narrow([Double::mul(s, d[0], factor), Double::mul(s, d[1], factor)])
+    }
+    #[inline(always)]
+    fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+        let (a, b) = (s.widen(a), s.widen(b));
+        let d = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
+        s.narrow([Double::mul(s, d[0], d[0]), Double::mul(s, d[1], d[1])])
+    }
+    #[inline(always)]
+    fn merge<S: Simd>(s: S, a: Acc<S>, b: Acc<S>) -> Acc<S> {
+        [Double::add(s, a[0], b[0]), Double::add(s, a[1], b[1])]
+    }
+    #[inline(always)]
+    fn reduce<S: Simd>(s: S, acc: Acc<S>) -> (f64, f64) {
+        let mut l = [0.0f64; 8];
+        // SAFETY: `l` has 8 elements.
+        unsafe { Double::store(s, Double::add(s, acc[0], acc[1]), l.as_mut_ptr()) };
+        (((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7])), 0.0)
+    }
+    #[inline(always)]
+    fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], _lo: &mut [f64; 16]) {
+        // SAFETY: `hi` has 16 elements.
+        unsafe { Double::store(s, acc[0], hi.as_mut_ptr()) };
+        // SAFETY: as above.
+        unsafe { Double::store(s, acc[1], hi.as_mut_ptr().add(8)) };
+    }
+}
+
+impl Element for Double {
+    type T = f64;
+    const WIDTH: usize = 8;
+    const BLOCK: usize = 512;
+    const NEG_INF: f64 = f64::NEG_INFINITY;
+    const NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0000);
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+    const LOG2E: f64 = std::f64::consts::LOG2_E;
+    const LN2_HI: f64 = std::f64::consts::LN_2;
+    const LN2_LO: f64 = 2.319_046_813_846_299_6e-17;
+    const EXP: &'static [f64] = &[
+        2.542_383_354_289_105_3e-8,
+        2.765_733_751_645_491_3e-7,
+        2.755_631_470_668_056e-6,
+        2.480_141_547_583_469e-5,
+        1.984_127_083_523_270_1e-4,
+        1.388_888_901_993_355_2e-3,
+        8.333_333_332_937_268e-3,
+        4.166_666_666_623_640_4e-2,
+        1.666_666_666_666_716_8e-1,
+        5.000_000_000_000_046e-1,
+    ];
+    const OFFSET: f64 = 60.0;
+    const OFFSET_POWER: f64 = 1.0 / 1_152_921_504_606_846_976.0;
+    const OFFSET_FROM: f64 = 1e-250;
+    const SLACK: f64 = 400.0;
+    const CUT: f64 = -1021.0;
+    const MAX_LIMIT: f64 = 1_073_741_824.0;
+    const FACTOR_RANGE: (f64, f64) = (1e-270, 1e270);
+    const WIDE: f64 = 2000.0;
+
+    /// The compensated sum keeps far more than 53 bits of the others above this.
+    #[inline(always)]
+    fn dominated(_len: usize) -> f64 {
+        9.536_743_164_062_5e-7
+    }
+
+    #[inline(always)]
+    fn to_f64(x: f64) -> f64 {
+        x
+    }
+    #[inline(always)]
+    fn from_f64(x: f64) -> f64 {
+        x
+    }
+
+    forward!(f64);
+
+    #[inline(always)]
+    fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {
+        let (hi, e) = two_sum_v(s, acc[0], v);
+        [hi, Double::add(s, acc[1], e)]
+    }
+    #[inline(always)]
+    fn accumulate_product<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>) -> Acc<S> {
+        // The product's own rounding error goes to the low part as well.
+        let p = Double::mul(s, a, b);
+        let low = Double::fma(s, a, b, Double::sub(s, Double::splat(s, 0.0), p));
+        let (hi, e) = two_sum_v(s, acc[0], p);
+        [hi, Double::add(s, acc[1], Double::add(s, e, low))]
+    }
+    #[inline(always)]
+    fn accumulate_weighted<S: Simd>(s: S, acc: Acc<S>, t: Self::V<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S> {
+        let x = skip_zero::<Self, S>(s, t, max, x);
+        Self::accumulate_product(s, acc, t, Double::sub(s, max, x))
+    }
+    #[inline(always)]
+    fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S> {
+        let d = Self::scaled_difference(s, a, b, factor);
+        Self::accumulate(s, acc, Double::mul(s, d, d))
+    }
+    #[inline(always)]
+    fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
+        Double::mul(s, Double::sub(s, a, b), Double::splat(s, factor))
+    }
+    #[inline(always)]
+    fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+        let d = Double::sub(s, a, b);
+        Double::mul(s, d, d)
+    }
+    #[inline(always)]
+    fn merge<S: Simd>(s: S, a: Acc<S>, b: Acc<S>) -> Acc<S> {
+        let (hi, e) = two_sum_v(s, a[0], b[0]);
+        [hi, Double::add(s, Double::add(s, a[1], b[1]), e)]
+    }
+    #[inline(always)]
+    fn reduce<S: Simd>(s: S, acc: Acc<S>) -> (f64, f64) {
+        let (mut hi, mut lo) = ([0.0f64; 8], [0.0f64; 8]);
+        // SAFETY: both have 8 elements.
+        unsafe { Double::store(s, acc[0], hi.as_mut_ptr()) };
+        // SAFETY: as above.
+        unsafe { Double::store(s, acc[1], lo.as_mut_ptr()) };
+        let pair = |i: usize, j: usize| add_pairs((hi[i], lo[i]), (hi[j], lo[j]));
+        add_pairs(add_pairs(pair(0, 4), pair(2, 6)), add_pairs(pair(1, 5), pair(3, 7)))
+    }
+    #[inline(always)]
+    fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], lo: &mut [f64; 16]) {
+        // SAFETY: both have 16 elements.
+        unsafe { Double::store(s, acc[0], hi.as_mut_ptr()) };
+        // SAFETY: as above.
+        unsafe { Double::store(s, acc[1], lo.as_mut_ptr()) };
+    }
+}

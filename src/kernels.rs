@@ -1,0 +1,12 @@
+//! The mathematics: one file per operation, forward beside backward.
+
+pub(crate) mod classification_error;
+pub(crate) mod cross_entropy;
+pub(crate) mod labels;
+pub(crate) mod log_softmax;
+pub(crate) mod logsumexp;
+pub(crate) mod map;
+pub(crate) mod mse;
+pub(crate) mod rowsum;
+pub(crate) mod soft_cross_entropy;
+pub(crate) mod softmax;

@@ -1,0 +1,184 @@
+//! `log_softmax(x)_c = x_c - logsumexp(x)` and its gradient.
+//!
+//! ```text
+//! y_c   = (x_c - max) - log1p(others / e_max)
+//! dx_c  = g_c - exp(y_c) sum_k g_k
+//! ```
+//!
+//! Both parts of `y` are negative: nothing cancels, also where one class dominates.
+#![expect(unsafe_code, reason = "rows are reached through pointers")]
+
+use crate::float::{Acc, Double, Element};
+use crate::kernels::logsumexp::{group_of_rows, offset_factor, special_max};
+use crate::kernels::map::{self, Map};
+use crate::kernels::rowsum::{MAX_WIDTH, tile_sum};
+use crate::kernels::softmax::{lane_sums, value};
+use crate::lines::{Kernel, Rows, Tile};
+use crate::math::exp_wide;
+use crate::simd::{Simd, Task};
+use std::marker::PhantomData;
+
+/// Log-softmax, one result per element.
+pub(crate) struct LogSoftmax<E>(pub(crate) PhantomData<E>);
+
+struct ForwardMap<E: Element> {
+    x: *const E::T,
+    max: E::T,
+    log: E::T,
+}
+
+impl<E: Element> Map<E> for ForwardMap<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        let x = unsafe { map::load::<E, S>(s, self.x.add(i), n) };
+        E::sub(s, E::sub(s, x, E::splat(s, self.max)), E::splat(s, self.log))
+    }
+}
+
+impl<E: Element> Kernel for LogSoftmax<E> {
+    type E = E;
+    const INPUTS: usize = 1;
+    const WRITES: bool = true;
+    const PER_ROW: bool = false;
+
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
+        // SAFETY: the caller's promise.
+        let (group, special) = unsafe { group_of_rows::<E, S>(s, rows, u32::MAX, false) };
+        for i in 0..rows.n {
+            let (x, out) = (rows.x[0][i], rows.out[i]);
+            if special >> i & 1 == 1 {
+                // SAFETY: the caller's promise.
+                unsafe { special_row::<E>(x, out, rows.len) };
+                continue;
+            }
+            let map = ForwardMap::<E> { x, max: group.max[i], log: E::from_f64(group.log[i]) };
+            // SAFETY: the caller's promise.
+            unsafe { map::write_row(s, &map, out, rows.len, rows.stream) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
+        // SAFETY: the caller's promise.
+        let (mut group, unusual) = unsafe { tile_sum::<E, S, false>(s, tile.x[0], tile.len) };
+        let dominated = group.finish_others(s, tile.len);
+        group.finish_log(s);
+        let log = group.log.map(E::from_f64);
+        // SAFETY: the arrays hold a vector.
+        let (max, log) = unsafe { (E::load(s, group.max.as_ptr()), E::load(s, log.as_ptr())) };
+        for c in 0..tile.len {
+            let p = tile.x[0].wrapping_add(c * E::WIDTH);
+            // SAFETY: `c < len`.
+            unsafe { E::store(s, E::sub(s, E::sub(s, E::load(s, p), max), log), p) };
+        }
+        unusual | dominated
+    }
+}
+
+/// A row with NaN (all NaN), with +inf (NaN there, -inf elsewhere), or of -inf alone (all NaN).
+///
+/// # Safety
+/// `x` is valid for reading and `out` for writing `len` elements; they may be the same.
+#[inline(never)]
+unsafe fn special_row<E: Element>(x: *const E::T, out: *mut E::T, len: usize) {
+    // SAFETY: the caller's promise.
+    let max = unsafe { special_max::<E>(x, len) };
+    for c in 0..len {
+        // SAFETY: `c < len`.
+        let y = E::to_f64(unsafe { x.add(c).read() }) - max;
+        let y = if y.is_nan() { E::NAN } else { E::from_f64(y) };
+        // SAFETY: as above.
+        unsafe { out.add(c).write(y) };
+    }
+}
+
+/// `g - exp(y) sum g`; the operands are `(g, y)`.
+pub(crate) struct LogSoftmaxBackward<E>(pub(crate) PhantomData<E>);
+
+/// `sum_c x_c` over a row, as a sum over logical lanes.
+struct Sum<E: Element> {
+    x: *const E::T,
+    len: usize,
+}
+
+impl<E: Element> Task for Sum<E> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+        for i in (0..self.len).step_by(E::WIDTH) {
+            // SAFETY: that many elements remain.
+            let x = unsafe { map::load::<E, S>(s, self.x.add(i), (self.len - i).min(E::WIDTH)) };
+            acc = E::accumulate(s, acc, x);
+        }
+        value(E::reduce(s, acc))
+    }
+}
+
+struct BackwardMap<E: Element> {
+    g: *const E::T,
+    y: *const E::T,
+    /// `-sum g * 2^-offset`
+    factor: E::T,
+    offset: E::T,
+}
+
+#[inline(always)]
+fn backward<E: Element, S: Simd>(s: S, g: E::V<S>, y: E::V<S>, factor: E::V<S>, offset: E::V<S>) -> E::V<S> {
+    let e = exp_wide::<E, S>(s, y, E::splat(s, E::ZERO), offset);
+    E::canonical(s, E::fma(s, e, factor, g))
+}
+
+impl<E: Element> Map<E> for BackwardMap<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        let (g, y) = unsafe { (map::load::<E, S>(s, self.g.add(i), n), map::load::<E, S>(s, self.y.add(i), n)) };
+        backward::<E, S>(s, g, y, E::splat(s, self.factor), E::splat(s, self.offset))
+    }
+}
+
+impl<E: Element> Kernel for LogSoftmaxBackward<E> {
+    type E = E;
+    const INPUTS: usize = 2;
+    const WRITES: bool = true;
+    const PER_ROW: bool = false;
+
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
+        for i in 0..rows.n {
+            let (g, y) = (rows.x[0][i], rows.x[1][i]);
+            let (factor, offset) = offset_factor::<E>(-s.call(Sum::<E> { x: g, len: rows.len }));
+            let map = BackwardMap::<E> { g, y, factor, offset };
+            // SAFETY: the caller's promise.
+            unsafe { map::write_row(s, &map, rows.out[i], rows.len, rows.stream) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
+        let mut lanes: [Acc<S>; MAX_WIDTH] = [[Double::splat(s, 0.0); 2]; MAX_WIDTH];
+        // SAFETY: `c < len`.
+        let at = |x: *mut E::T, c: usize| unsafe { E::load(s, x.add(c * E::WIDTH)) };
+        for c in 0..tile.len {
+            let lane = &mut lanes[c % E::WIDTH];
+            *lane = E::accumulate(s, *lane, at(tile.x[0], c));
+        }
+        let sums = lane_sums::<E, S>(s, &mut lanes, tile.len);
+        let (mut factors, mut offsets) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
+        for i in 0..tile.n {
+            (factors[i], offsets[i]) = offset_factor::<E>(-sums[i]);
+        }
+        // SAFETY: the arrays hold a vector.
+        let (factor, offset) = unsafe { (E::load(s, factors.as_ptr()), E::load(s, offsets.as_ptr())) };
+        for c in 0..tile.len {
+            let dx = backward::<E, S>(s, at(tile.x[0], c), at(tile.x[1], c), factor, offset);
+            // SAFETY: as above.
+            unsafe { E::store(s, dx, tile.x[0].add(c * E::WIDTH)) };
+        }
+        0
+    }
+}

@@ -1,0 +1,160 @@
+//! Elementwise maps along a row, and the factors that they multiply by.
+#![expect(unsafe_code, reason = "vector loads and stores take pointers")]
+
+use crate::float::Element;
+use crate::math::exp_scaled;
+use crate::simd::{Simd, VECTOR_BYTES};
+
+/// A function of the index along a row.
+pub(crate) trait Map<E: Element> {
+    /// The values at `i..i + n`, `n <= WIDTH`.
+    ///
+    /// # Safety
+    /// The map's operands are valid for reading at `i..i + n`.
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S>;
+}
+
+/// Loads `n <= WIDTH` elements.
+///
+/// # Safety
+/// `p` is valid for reading `n` elements.
+#[inline(always)]
+pub(crate) unsafe fn load<E: Element, S: Simd>(s: S, p: *const E::T, n: usize) -> E::V<S> {
+    // SAFETY: the caller's promise.
+    unsafe { if n == E::WIDTH { E::load(s, p) } else { E::load_first(s, p, n, E::ZERO) } }
+}
+
+/// Writes `out[i] = map(i)` for `i < len`, past the caches when `stream`.
+///
+/// # Safety
+/// `out` is valid for writing `len` elements and the map's operands for reading as many. An operand may be
+/// the very memory of `out`.
+#[inline(always)]
+pub(crate) unsafe fn write_row<E: Element, S: Simd, M: Map<E>>(s: S, map: &M, out: *mut E::T, len: usize, stream: bool) {
+    let mut i = 0;
+    if stream {
+        let head = (out.addr().wrapping_neg() % VECTOR_BYTES / size_of::<E::T>()).min(len);
+        if head > 0 {
+            // SAFETY: `head <= len`, and less than a vector.
+            unsafe { E::store_first(s, map.at(s, 0, head), out, head) };
+        }
+        i = head;
+        while i + E::WIDTH <= len {
+            // SAFETY: in range; `out + i` is aligned.
+            unsafe { E::stream(s, map.at(s, i, E::WIDTH), out.add(i)) };
+            i += E::WIDTH;
+        }
+    } else {
+        while i + E::WIDTH <= len {
+            // SAFETY: in range.
+            unsafe { E::store(s, map.at(s, i, E::WIDTH), out.add(i)) };
+            i += E::WIDTH;
+        }
+    }
+    if i < len {
+        // SAFETY: `len - i` elements remain.
+        unsafe { E::store_first(s, map.at(s, i, len - i), out.add(i), len - i) };
+    }
+}
+
+/// Fills a row with one value.
+///
+/// # Safety
+/// `out` is valid for writing `len` elements.
+#[inline(always)]
+pub(crate) unsafe fn fill<E: Element>(out: *mut E::T, len: usize, value: E::T) {
+    for i in 0..len {
+        // SAFETY: `i < len`.
+        unsafe { out.add(i).write(value) };
+    }
+}
+
+/// Stored exponentials times a factor.
+pub(crate) struct Stored<E: Element> {
+    pub(crate) e: *const E::T,
+    pub(crate) factor: E::T,
+}
+
+impl<E: Element> Map<E> for Stored<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        E::mul(s, unsafe { load::<E, S>(s, self.e.add(i), n) }, E::splat(s, self.factor))
+    }
+}
+
+/// Exponentials, stored or computed again, times two factors.
+pub(crate) struct Exponentials<E: Element> {
+    /// The logits.
+    pub(crate) x: *const E::T,
+    /// Their stored exponentials, or null.
+    pub(crate) e: *const E::T,
+    pub(crate) shift: E::T,
+    pub(crate) reference: E::T,
+    pub(crate) factors: Factors<E>,
+}
+
+impl<E: Element> Map<E> for Exponentials<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        let e = if self.e.is_null() {
+            // SAFETY: the caller's promise.
+            let x = unsafe { load::<E, S>(s, self.x.add(i), n) };
+            exp_scaled::<E, S>(s, E::sub(s, x, E::splat(s, self.shift)), E::splat(s, self.reference))
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { load::<E, S>(s, self.e.add(i), n) }
+        };
+        let y = E::mul(s, E::mul(s, e, E::splat(s, self.factors.first)), E::splat(s, self.factors.second));
+        E::canonical(s, y)
+    }
+}
+
+/// Two factors that are applied one after the other; the second is almost always 1.
+pub(crate) struct Factors<E: Element> {
+    pub(crate) first: E::T,
+    pub(crate) second: E::T,
+}
+
+impl<E: Element> Factors<E> {
+    /// `inverse * scale` as one factor where the element type holds it to full precision; `inverse` is a
+    /// reciprocal sum, far from the ends of the range.
+    #[inline(always)]
+    pub(crate) fn new(inverse: f64, scale: f64) -> Self {
+        let product = inverse * scale;
+        let (low, high) = E::FACTOR_RANGE;
+        if product.abs() > low && product.abs() < high {
+            Factors { first: E::from_f64(product), second: E::ONE }
+        } else {
+            Factors { first: E::from_f64(inverse), second: E::from_f64(scale) }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_single(&self) -> bool {
+        self.second == E::ONE
+    }
+}
+
+/// The factor of every row's gradient: the incoming gradient times the reduction's weight.
+pub(crate) enum Scale<T> {
+    /// One for all rows.
+    All(f64),
+    /// One per row.
+    Rows(crate::shape::View<T>, usize),
+}
+
+impl<T: crate::float::Float> Scale<T> {
+    /// The factor of a row.
+    #[inline(always)]
+    pub(crate) fn get(&self, row: usize) -> f64 {
+        match self {
+            Scale::All(scale) => *scale,
+            // SAFETY: the view has an element for every row.
+            Scale::Rows(view, inner) => T::Ops::to_f64(unsafe { view.row(row, *inner).read() }),
+        }
+    }
+}
+
+// SAFETY: only read, and the caller of an operation vouches for the memory.
+unsafe impl<T: crate::float::Float> Sync for Scale<T> {}

@@ -1,0 +1,476 @@
+//! The sum of a row's exponentials, on which every normalising operation stands.
+//!
+//! With `x_c = n_c ln 2 + r_c` (`n_c` an integer), `exp(x_c) = p_c 2^{n_c}` and
+//!
+//! ```text
+//! sum_c exp(x_c) = 2^N * S        S = sum_c p_c 2^{n_c - N}
+//! ```
+//!
+//! for any integer `N`, the row's *reference*. The maximum is not subtracted, so nothing is rounded away
+//! however far the row spreads; the scaling by `2^{n_c - N}` is exact, so the choice of `N` does not show
+//! in the result. `N` comes from the maximum of the row's first block; a row that rises more than `SLACK`
+//! powers of two above it is summed a second time with `N` from its maximum.
+//!
+//! The sum is spread over `WIDTH` logical lanes, element `c` in lane `c mod WIDTH`, in `f64` (for `f32`) or
+//! compensated (for `f64`); [`Element::reduce`] is the tree over the lanes. [`row_sum`] walks a row whose
+//! elements are neighbours, [`tile_sum`] walks `WIDTH` rows side by side: the same operations on the same
+//! operands in the same order, hence the same bits.
+//!
+//! In a *dominated* row, one where nearly all of the sum is one term, `others = S - e_max` has lost digits;
+//! those rows are swept again without one occurrence of the maximum, which gives `others` to full precision.
+#![expect(unsafe_code, reason = "vector loads and stores take pointers")]
+
+use crate::float::{Acc, Double, Element, Float};
+use crate::math::{exp_scaled, log1p};
+use crate::simd::{Simd, Task};
+use std::marker::PhantomData;
+
+/// The widest vector.
+pub(crate) const MAX_WIDTH: usize = 16;
+
+/// What a sweep over a row yields: `sum_c exp(x_c - shift) = (hi + lo) * 2^reference`.
+#[derive(Clone, Copy)]
+pub(crate) struct RowSum<T> {
+    pub(crate) max: T,
+    pub(crate) shift: T,
+    pub(crate) reference: T,
+    pub(crate) hi: f64,
+    pub(crate) lo: f64,
+}
+
+impl<T: Float> RowSum<T> {
+    /// The row holds NaN, +inf, or nothing but -inf.
+    #[inline(always)]
+    pub(crate) fn is_special(&self) -> bool {
+        !(T::Ops::to_f64(self.max).is_finite() && self.hi.is_finite())
+    }
+}
+
+/// A row of neighbouring elements. `out`, unless null, receives the stored exponentials
+/// `exp(x_c - shift) 2^-reference`. `skip` is an element that counts as -inf.
+struct Sweep<E: Element> {
+    x: *const E::T,
+    len: usize,
+    shift: E::T,
+    skip: Option<usize>,
+    out: *mut E::T,
+}
+
+/// Sums a row. See [`RowSum`]; a row whose maximum is beyond `MAX_LIMIT` is shifted by it.
+///
+/// # Safety
+/// `x` is valid for reading `len` elements; `out` is null or valid for writing them and does not overlap `x`.
+#[inline(always)]
+pub(crate) unsafe fn row_sum<E: Element, S: Simd>(s: S, x: *const E::T, len: usize, out: *mut E::T) -> RowSum<E::T> {
+    let sum = s.call(Sweep::<E> { x, len, shift: E::ZERO, skip: None, out });
+    let max = E::to_f64(sum.max);
+    if max.abs() <= E::to_f64(E::MAX_LIMIT) || !max.is_finite() {
+        return sum;
+    }
+    s.call(Sweep::<E> { x, len, shift: sum.max, skip: None, out })
+}
+
+/// The sum of all terms but one occurrence of the maximum, on the scale of `sum`.
+///
+/// # Safety
+/// `x` is valid for reading `len` elements.
+#[inline(always)]
+pub(crate) unsafe fn row_others<E: Element, S: Simd>(s: S, x: *const E::T, len: usize, sum: &RowSum<E::T>) -> f64 {
+    // SAFETY: the caller's promise.
+    let row = unsafe { std::slice::from_raw_parts(x, len) };
+    let skip = row.iter().position(|&v| v == sum.max);
+    let others = s.call(Sweep::<E> { x, len, shift: sum.shift, skip, out: std::ptr::null_mut() });
+    ldexp(others.hi + others.lo, E::to_f64(others.reference) - E::to_f64(sum.reference))
+}
+
+/// `x * 2^k` for `k <= 1000`.
+fn ldexp(x: f64, k: f64) -> f64 {
+    let k = k.max(-3000.0) as i64;
+    let power = |k: i64| f64::from_bits(((k + 1023) as u64) << 52);
+    if k >= -1000 { x * power(k) } else { x * power(-1000) * power((k + 1000).max(-1000)) }
+}
+
+impl<E: Element> Task for Sweep<E> {
+    type Out = RowSum<E::T>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> RowSum<E::T> {
+        let shifted = E::to_f64(self.shift) != 0.0;
+        match (self.out.is_null(), shifted) {
+            (true, false) => self.sweep::<S, false, false>(s),
+            (false, false) => self.sweep::<S, true, false>(s),
+            (true, true) => self.sweep::<S, false, true>(s),
+            (false, true) => self.sweep::<S, true, true>(s),
+        }
+    }
+}
+
+/// One block of a row, aligned for any element.
+#[repr(align(64))]
+struct Block([u8; 4096]);
+
+impl<E: Element> Sweep<E> {
+    #[inline(always)]
+    fn sweep<S: Simd, const STORE: bool, const SHIFT: bool>(&self, s: S) -> RowSum<E::T> {
+        let mut copy = Block([0; 4096]);
+        let blocks = self.len.div_ceil(E::BLOCK);
+        let low = E::splat(s, E::NEG_INF);
+        let (x, n) = self.block(0, &mut copy);
+        // SAFETY: `block` gives `n` readable elements.
+        let mut max = unsafe { block_max::<E, S>(s, x, n, low) };
+        let shift = E::splat(s, self.shift);
+        let mut top = E::splat(s, reduce_max::<E, S>(s, max));
+        let mut whole = blocks == 1;
+        let (reference, acc) = 'again: loop {
+            let reference = reference::<E, S>(s, E::sub(s, top, shift));
+            let limit = E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
+            let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+            for b in 0..blocks {
+                let (x, n) = self.block(b, &mut copy);
+                if b > 0 && !whole {
+                    // SAFETY: as above.
+                    max = unsafe { block_max::<E, S>(s, x, n, max) };
+                    let exponent = E::round(s, E::mul(s, E::sub(s, max, shift), E::splat(s, E::LOG2E)));
+                    if E::bits(s, E::lt(s, limit, exponent)) != 0 {
+                        for later in b + 1..blocks {
+                            let (x, n) = self.block(later, &mut copy);
+                            // SAFETY: as above.
+                            max = unsafe { block_max::<E, S>(s, x, n, max) };
+                        }
+                        top = E::splat(s, reduce_max::<E, S>(s, max));
+                        whole = true;
+                        continue 'again;
+                    }
+                }
+                let out = if STORE { self.out.wrapping_add(b * E::BLOCK) } else { self.out };
+                // SAFETY: as above; `out` has room for the whole row.
+                acc = unsafe { block_sum::<E, S, STORE, SHIFT>(s, x, n, shift, reference, acc, out) };
+            }
+            break (reference, acc);
+        };
+        let (hi, lo) = E::reduce(s, acc);
+        RowSum { max: reduce_max::<E, S>(s, max), shift: self.shift, reference: first::<E, S>(s, reference), hi, lo }
+    }
+
+    /// Block `b` of the row: in place, or a copy in which the skipped element is -inf.
+    #[inline(always)]
+    fn block(&self, b: usize, copy: &mut Block) -> (*const E::T, usize) {
+        let start = b * E::BLOCK;
+        let n = (self.len - start).min(E::BLOCK);
+        let x = self.x.wrapping_add(start);
+        match self.skip {
+            Some(skip) if skip >= start && skip < start + n => {
+                let p = copy.0.as_mut_ptr().cast::<E::T>();
+                // SAFETY: a block has at most 4096 bytes and `copy` is aligned; `skip - start < n`.
+                unsafe { std::ptr::copy_nonoverlapping(x, p, n) };
+                // SAFETY: as above.
+                unsafe { p.add(skip - start).write(E::NEG_INF) };
+                (p.cast_const(), n)
+            }
+            _ => (x, n),
+        }
+    }
+}
+
+/// The lane-wise maximum of `max` and `n` elements; NaN is passed over.
+#[inline(always)]
+unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E::V<S>) -> E::V<S> {
+    let low = E::splat(s, E::NEG_INF);
+    let mut m = [max, low, low, low];
+    let mut i = 0;
+    while i + 4 * E::WIDTH <= n {
+        for (j, m) in m.iter_mut().enumerate() {
+            // SAFETY: `i + 4 * WIDTH <= n`.
+            *m = E::max(s, unsafe { E::load(s, x.add(i + j * E::WIDTH)) }, *m);
+        }
+        i += 4 * E::WIDTH;
+    }
+    while i < n {
+        let left = (n - i).min(E::WIDTH);
+        // SAFETY: `left` elements remain.
+        m[0] = E::max(s, unsafe { E::load_first(s, x.add(i), left, E::NEG_INF) }, m[0]);
+        i += E::WIDTH;
+    }
+    E::max(s, E::max(s, m[0], m[1]), E::max(s, m[2], m[3]))
+}
+
+#[inline(always)]
+unsafe fn block_sum<E: Element, S: Simd, const STORE: bool, const SHIFT: bool>(
+    s: S,
+    x: *const E::T,
+    n: usize,
+    shift: E::V<S>,
+    reference: E::V<S>,
+    mut acc: Acc<S>,
+    out: *mut E::T,
+) -> Acc<S> {
+    let mut i = 0;
+    while i + E::WIDTH <= n {
+        // SAFETY: `i + WIDTH <= n`.
+        let v = unsafe { E::load(s, x.add(i)) };
+        let v = if SHIFT { E::sub(s, v, shift) } else { v };
+        let e = exp_scaled::<E, S>(s, v, reference);
+        if STORE {
+            // SAFETY: as above.
+            unsafe { E::store(s, e, out.add(i)) };
+        }
+        acc = E::accumulate(s, acc, e);
+        i += E::WIDTH;
+    }
+    if i < n {
+        // SAFETY: `n - i < WIDTH` elements remain.
+        let v = unsafe { E::load_first(s, x.add(i), n - i, E::NEG_INF) };
+        let v = if SHIFT { E::sub(s, v, shift) } else { v };
+        let e = exp_scaled::<E, S>(s, v, reference);
+        if STORE {
+            // SAFETY: as above.
+            unsafe { E::store_first(s, e, out.add(i), n - i) };
+        }
+        acc = E::accumulate(s, acc, e);
+    }
+    acc
+}
+
+/// The reference of rows with these maxima; a lower bound stands in for -inf and NaN.
+#[inline(always)]
+pub(crate) fn reference<E: Element, S: Simd>(s: S, max: E::V<S>) -> E::V<S> {
+    let n = E::round(s, E::mul(s, max, E::splat(s, E::LOG2E)));
+    let bottom = E::splat(s, E::from_f64(-2.0 * E::to_f64(E::MAX_LIMIT)));
+    E::sub(s, E::max(s, n, bottom), E::splat(s, E::OFFSET))
+}
+
+/// The largest lane.
+#[inline(always)]
+fn reduce_max<E: Element, S: Simd>(s: S, v: E::V<S>) -> E::T {
+    let mut lanes = [E::ZERO; MAX_WIDTH];
+    // SAFETY: `lanes` holds a vector.
+    unsafe { E::store(s, v, lanes.as_mut_ptr()) };
+    let mut half = E::WIDTH / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = if lanes[i + half] > lanes[i] { lanes[i + half] } else { lanes[i] };
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn first<E: Element, S: Simd>(s: S, v: E::V<S>) -> E::T {
+    let mut lanes = [E::ZERO; MAX_WIDTH];
+    // SAFETY: `lanes` holds a vector.
+    unsafe { E::store(s, v, lanes.as_mut_ptr()) };
+    lanes[0]
+}
+
+/// Up to `WIDTH` rows that are finished together, and what the operations need of each.
+#[derive(Clone)]
+pub(crate) struct Group<E: Element> {
+    pub(crate) max: [E::T; MAX_WIDTH],
+    pub(crate) shift: [E::T; MAX_WIDTH],
+    pub(crate) reference: [E::T; MAX_WIDTH],
+    hi: [f64; MAX_WIDTH],
+    lo: [f64; MAX_WIDTH],
+    /// `sum - e_max`: the sum without one occurrence of the maximum.
+    pub(crate) others: [f64; MAX_WIDTH],
+    /// The stored exponential of the maximum.
+    e_max: [f64; MAX_WIDTH],
+    /// `1 / sum`.
+    pub(crate) inverse: [f64; MAX_WIDTH],
+    /// `log(sum) - log(e_max)`, so that logsumexp = max + log.
+    pub(crate) log: [f64; MAX_WIDTH],
+    _element: PhantomData<E>,
+}
+
+impl<E: Element> Group<E> {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Group {
+            max: [E::ZERO; MAX_WIDTH],
+            shift: [E::ZERO; MAX_WIDTH],
+            reference: [E::ZERO; MAX_WIDTH],
+            hi: [1.0; MAX_WIDTH],
+            lo: [0.0; MAX_WIDTH],
+            others: [0.0; MAX_WIDTH],
+            e_max: [1.0; MAX_WIDTH],
+            inverse: [1.0; MAX_WIDTH],
+            log: [0.0; MAX_WIDTH],
+            _element: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&mut self, i: usize, sum: &RowSum<E::T>) {
+        self.max[i] = sum.max;
+        self.shift[i] = sum.shift;
+        self.reference[i] = sum.reference;
+        self.hi[i] = sum.hi;
+        self.lo[i] = sum.lo;
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(&self, i: usize) -> RowSum<E::T> {
+        RowSum {
+            max: self.max[i],
+            shift: self.shift[i],
+            reference: self.reference[i],
+            hi: self.hi[i],
+            lo: self.lo[i],
+        }
+    }
+
+    /// `1 / sum` for every row. `f64`: one Newton step takes in the low part.
+    #[inline(always)]
+    pub(crate) fn finish_inverse<S: Simd>(&mut self, s: S) {
+        for j in (0..E::WIDTH).step_by(8) {
+            let hi = load64(s, &self.hi, j);
+            let lo = load64(s, &self.lo, j);
+            let one = Double::splat(s, 1.0);
+            let q = Double::div(s, one, hi);
+            let rest = Double::fma(s, Double::sub(s, Double::splat(s, 0.0), hi), q, one);
+            let rest = Double::sub(s, rest, Double::mul(s, lo, q));
+            store64(s, Double::fma(s, q, rest, q), &mut self.inverse, j);
+        }
+    }
+
+    /// `others`; bit `i` of the result is set where row `i` is dominated.
+    #[inline(always)]
+    pub(crate) fn finish_others<S: Simd>(&mut self, s: S, len: usize) -> u32 {
+        // SAFETY: the arrays hold a vector.
+        let (max, shift) = unsafe { (E::load(s, self.max.as_ptr()), E::load(s, self.shift.as_ptr())) };
+        // SAFETY: as above.
+        let reference = unsafe { E::load(s, self.reference.as_ptr()) };
+        let peak = exp_scaled::<E, S>(s, E::sub(s, max, shift), reference);
+        let mut lanes = [E::ZERO; MAX_WIDTH];
+        // SAFETY: as above.
+        unsafe { E::store(s, peak, lanes.as_mut_ptr()) };
+        let threshold = if len > 1 { E::dominated(len) } else { f64::NEG_INFINITY };
+        let mut dominated = 0;
+        for j in (0..E::WIDTH).step_by(8) {
+            for i in j..j + 8 {
+                self.e_max[i] = E::to_f64(lanes[i]);
+            }
+            let hi = load64(s, &self.hi, j);
+            let others = Double::add(s, Double::sub(s, hi, load64(s, &self.e_max, j)), load64(s, &self.lo, j));
+            let low = Double::lt(s, others, Double::mul(s, hi, Double::splat(s, threshold)));
+            dominated |= Double::bits(s, low) << j;
+            store64(s, others, &mut self.others, j);
+        }
+        dominated
+    }
+
+    /// `log`, from `others`.
+    #[inline(always)]
+    pub(crate) fn finish_log<S: Simd>(&mut self, s: S) {
+        for j in (0..E::WIDTH).step_by(8) {
+            let ratio = Double::div(s, load64(s, &self.others, j), load64(s, &self.e_max, j));
+            store64(s, log1p(s, ratio), &mut self.log, j);
+        }
+    }
+
+    /// Bit `i` is set where row `i` is special.
+    #[inline(always)]
+    pub(crate) fn special(&self, n: usize) -> u32 {
+        let mut mask = 0;
+        for i in 0..n {
+            mask |= u32::from(self.row(i).is_special()) << i;
+        }
+        mask
+    }
+
+    /// Bit `i` is set where row `i` needs the walk over a single row: special, shifted.
+    #[inline(always)]
+    fn unusual(&self) -> u32 {
+        let mut mask = 0;
+        let limit = E::to_f64(E::MAX_LIMIT);
+        for i in 0..E::WIDTH {
+            // NaN and infinities fail the comparisons.
+            let usual = E::to_f64(self.max[i]).abs() <= limit && self.hi[i] < f64::INFINITY;
+            mask |= u32::from(!usual) << i;
+        }
+        mask
+    }
+}
+
+#[inline(always)]
+fn load64<S: Simd>(s: S, a: &[f64; MAX_WIDTH], j: usize) -> crate::float::V64<S> {
+    let lanes: &[f64] = &a[j..j + 8];
+    // SAFETY: 8 elements.
+    unsafe { Double::load(s, lanes.as_ptr()) }
+}
+
+#[inline(always)]
+fn store64<S: Simd>(s: S, v: crate::float::V64<S>, a: &mut [f64; MAX_WIDTH], j: usize) {
+    let lanes: &mut [f64] = &mut a[j..j + 8];
+    // SAFETY: 8 elements.
+    unsafe { Double::store(s, v, lanes.as_mut_ptr()) }
+}
+
+/// The sums of `WIDTH` rows stored side by side, element `c` of all rows at `x + c * WIDTH`. Their
+/// exponentials replace them when `STORE`. Bit `i` of the second result is set where row `i` must be
+/// computed by [`row_sum`] instead.
+///
+/// # Safety
+/// `x` is valid for reading and writing `len * WIDTH` elements.
+#[inline(always)]
+pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(s: S, x: *mut E::T, len: usize) -> (Group<E>, u32) {
+    let mut max = E::splat(s, E::NEG_INF);
+    let mut top = max;
+    for c in 0..len {
+        // SAFETY: `c < len`.
+        max = E::max(s, unsafe { E::load(s, x.add(c * E::WIDTH)) }, max);
+        if c + 1 == E::BLOCK || c + 1 == len && len < E::BLOCK {
+            top = max;
+        }
+    }
+    let mut reference = reference::<E, S>(s, top);
+    if len > E::BLOCK {
+        let limit = E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
+        let exponent = E::round(s, E::mul(s, max, E::splat(s, E::LOG2E)));
+        reference = E::select(s, E::lt(s, limit, exponent), self::reference::<E, S>(s, max), reference);
+    }
+    let zero: Acc<S> = [Double::splat(s, 0.0); 2];
+    let mut lanes = [zero; MAX_WIDTH];
+    for (l, lane) in lanes.iter_mut().enumerate().take(E::WIDTH.min(len)) {
+        let mut acc = zero;
+        let mut c = l;
+        while c < len {
+            // SAFETY: `c < len`.
+            let p = unsafe { x.add(c * E::WIDTH) };
+            // SAFETY: as above.
+            let e = exp_scaled::<E, S>(s, unsafe { E::load(s, p) }, reference);
+            if STORE {
+                // SAFETY: as above.
+                unsafe { E::store(s, e, p) };
+            }
+            acc = E::accumulate(s, acc, e);
+            c += E::WIDTH;
+        }
+        *lane = acc;
+    }
+    let mut group = Group::new();
+    // SAFETY: the arrays hold a vector.
+    unsafe { E::store(s, max, group.max.as_mut_ptr()) };
+    // SAFETY: as above.
+    unsafe { E::store(s, reference, group.reference.as_mut_ptr()) };
+    let sum = merge_lanes::<E, S>(s, &mut lanes, len);
+    E::store_sums(s, sum, &mut group.hi, &mut group.lo);
+    let unusual = group.unusual();
+    (group, unusual)
+}
+
+/// The tree of [`Element::reduce`] when the logical lanes are vectors over rows. Lanes without an element
+/// are zero and are left out: adding zero changes nothing.
+#[inline(always)]
+pub(crate) fn merge_lanes<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WIDTH], len: usize) -> Acc<S> {
+    let mut used = len.min(E::WIDTH);
+    let mut half = E::WIDTH / 2;
+    while half > 0 {
+        for l in half..used {
+            lanes[l - half] = E::merge(s, lanes[l - half], lanes[l]);
+        }
+        used = used.min(half);
+        half /= 2;
+    }
+    lanes[0]
+}

@@ -1,0 +1,211 @@
+//! `softmax(x)_c = exp(x_c) / sum_k exp(x_k)` and its gradient.
+//!
+//! ```text
+//! y_c   = p_c 2^{n_c - N} * (1 / S)
+//! dx_c  = y_c (g_c - sum_k g_k y_k)
+//! ```
+#![expect(unsafe_code, reason = "rows are reached through pointers")]
+
+use crate::float::{Acc, Double, Element};
+use crate::kernels::map::{self, Exponentials, Factors, Map, Stored};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, merge_lanes, row_sum, tile_sum};
+use crate::lines::{Kernel, Rows, Tile};
+use crate::simd::{Simd, Task};
+use std::marker::PhantomData;
+
+/// Softmax, one result per element.
+pub(crate) struct Softmax<E>(pub(crate) PhantomData<E>);
+
+impl<E: Element> Kernel for Softmax<E> {
+    type E = E;
+    const INPUTS: usize = 1;
+    const WRITES: bool = true;
+    const PER_ROW: bool = false;
+
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
+        let mut group = Group::<E>::new();
+        for i in 0..rows.n {
+            let out = if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) };
+            // SAFETY: the caller's promise; `stored` has room for all rows.
+            group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out) });
+        }
+        group.finish_inverse(s);
+        for i in 0..rows.n {
+            if group.row(i).is_special() {
+                // SAFETY: the caller's promise.
+                unsafe { map::fill::<E>(rows.out[i], rows.len, E::NAN) };
+                continue;
+            }
+            let factors = Factors::<E>::new(group.inverse[i], 1.0);
+            // SAFETY: the caller's promise.
+            unsafe { write_exponentials(s, rows, &group, i, factors) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
+        // SAFETY: the caller's promise.
+        let (mut group, unusual) = unsafe { tile_sum::<E, S, true>(s, tile.x[0], tile.len) };
+        group.finish_inverse(s);
+        let mut factors = [E::ZERO; MAX_WIDTH];
+        for (factor, &inverse) in factors.iter_mut().zip(&group.inverse) {
+            *factor = E::from_f64(inverse);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { scale_tile::<E, S>(s, tile, &factors) };
+        unusual
+    }
+}
+
+/// Writes row `i` of a group as its exponentials times the factors.
+///
+/// # Safety
+/// As [`Kernel::rows`].
+#[inline(always)]
+pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
+    s: S,
+    rows: &Rows<E>,
+    group: &Group<E>,
+    i: usize,
+    factors: Factors<E>,
+) {
+    let e = if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) }.cast_const();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !e.is_null() && factors.is_single() {
+            let map = Stored::<E> { e, factor: factors.first };
+            map::write_row(s, &map, rows.out[i], rows.len, rows.stream);
+        } else {
+            let (shift, reference) = (group.shift[i], group.reference[i]);
+            let map = Exponentials::<E> { x: rows.x[0][i], e, shift, reference, factors };
+            map::write_row(s, &map, rows.out[i], rows.len, rows.stream);
+        }
+    }
+}
+
+/// Multiplies the first operand of a tile, lane by lane.
+///
+/// # Safety
+/// As [`Kernel::tile`].
+#[inline(always)]
+pub(crate) unsafe fn scale_tile<E: Element, S: Simd>(s: S, tile: &Tile<E>, factors: &[E::T; MAX_WIDTH]) {
+    // SAFETY: the array holds a vector.
+    let factor = unsafe { E::load(s, factors.as_ptr()) };
+    for c in 0..tile.len {
+        let p = tile.x[0].wrapping_add(c * E::WIDTH);
+        // SAFETY: `c < len`.
+        unsafe { E::store(s, E::mul(s, E::load(s, p), factor), p) };
+    }
+}
+
+/// `y (g - sum g y)`; the operands are `(g, y)`.
+pub(crate) struct SoftmaxBackward<E>(pub(crate) PhantomData<E>);
+
+/// `sum_c a_c b_c` over a row, as a sum over logical lanes.
+struct Dot<E: Element> {
+    a: *const E::T,
+    b: *const E::T,
+    len: usize,
+}
+
+/// The value of a `(high, low)` sum; the low part of an overflowed one is no number.
+#[inline(always)]
+pub(crate) fn value(sum: (f64, f64)) -> f64 {
+    if sum.0.is_finite() { sum.0 + sum.1 } else { sum.0 }
+}
+
+impl<E: Element> Task for Dot<E> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+        for i in (0..self.len).step_by(E::WIDTH) {
+            let n = (self.len - i).min(E::WIDTH);
+            // SAFETY: `n` elements remain.
+            let (a, b) = unsafe { (map::load::<E, S>(s, self.a.add(i), n), map::load::<E, S>(s, self.b.add(i), n)) };
+            acc = E::accumulate_product(s, acc, a, b);
+        }
+        value(E::reduce(s, acc))
+    }
+}
+
+struct BackwardMap<E: Element> {
+    g: *const E::T,
+    y: *const E::T,
+    dot: E::T,
+}
+
+#[inline(always)]
+fn backward<E: Element, S: Simd>(s: S, g: E::V<S>, y: E::V<S>, dot: E::V<S>) -> E::V<S> {
+    E::canonical(s, E::mul(s, y, E::sub(s, g, dot)))
+}
+
+impl<E: Element> Map<E> for BackwardMap<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        let (g, y) = unsafe { (map::load::<E, S>(s, self.g.add(i), n), map::load::<E, S>(s, self.y.add(i), n)) };
+        backward::<E, S>(s, g, y, E::splat(s, self.dot))
+    }
+}
+
+impl<E: Element> Kernel for SoftmaxBackward<E> {
+    type E = E;
+    const INPUTS: usize = 2;
+    const WRITES: bool = true;
+    const PER_ROW: bool = false;
+
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
+        for i in 0..rows.n {
+            let (g, y) = (rows.x[0][i], rows.x[1][i]);
+            let dot = E::from_f64(s.call(Dot::<E> { a: g, b: y, len: rows.len }));
+            // SAFETY: the caller's promise.
+            unsafe { map::write_row(s, &BackwardMap::<E> { g, y, dot }, rows.out[i], rows.len, rows.stream) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
+        let mut lanes: [Acc<S>; MAX_WIDTH] = [[Double::splat(s, 0.0); 2]; MAX_WIDTH];
+        // SAFETY: `c < len`.
+        let at = |x: *mut E::T, c: usize| unsafe { E::load(s, x.add(c * E::WIDTH)) };
+        for c in 0..tile.len {
+            let lane = &mut lanes[c % E::WIDTH];
+            *lane = E::accumulate_product(s, *lane, at(tile.x[0], c), at(tile.x[1], c));
+        }
+        let dot = lane_values::<E, S>(s, &mut lanes, tile.len);
+        for c in 0..tile.len {
+            let dx = backward::<E, S>(s, at(tile.x[0], c), at(tile.x[1], c), dot);
+            // SAFETY: as above.
+            unsafe { E::store(s, dx, tile.x[0].add(c * E::WIDTH)) };
+        }
+        0
+    }
+}
+
+/// The sums of a tile's rows, rounded to the element type.
+#[inline(always)]
+pub(crate) fn lane_values<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WIDTH], len: usize) -> E::V<S> {
+    let sums = lane_sums::<E, S>(s, lanes, len);
+    let mut values = [E::ZERO; MAX_WIDTH];
+    for (v, &sum) in values.iter_mut().zip(&sums) {
+        *v = E::from_f64(sum);
+    }
+    // SAFETY: the array holds a vector.
+    unsafe { E::load(s, values.as_ptr()) }
+}
+
+/// The sums of a tile's rows.
+#[inline(always)]
+pub(crate) fn lane_sums<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WIDTH], len: usize) -> [f64; MAX_WIDTH] {
+    let sum = merge_lanes::<E, S>(s, lanes, len);
+    let (mut hi, mut lo) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
+    E::store_sums(s, sum, &mut hi, &mut lo);
+    for (hi, &lo) in hi.iter_mut().zip(&lo) {
+        *hi = value((*hi, lo));
+    }
+    hi
+}

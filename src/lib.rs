@@ -1,0 +1,58 @@
+//! Softmax, log-sum-exp, cross-entropy and mean squared error with their gradients, on CPUs: at the speed of
+//! memory, within a few units in the last place, and with the same bits on every processor and thread count.
+//!
+//! An array is a slice in C order with a [`Shape`]: any axis can be the class axis.
+//!
+//! ```
+//! use logitkit::{Reduction, Shape, cross_entropy_value_and_grad, softmax_in_place};
+//!
+//! // Two rows of three logits, and the true class of each.
+//! let mut logits = [2.0f32, 1.0, 0.1, -1.0, 3.0, 0.5];
+//! let labels = [0i64, 1];
+//! let shape = Shape::rows(2, 3);
+//! let mut grad = [0.0; 6];
+//! let loss = cross_entropy_value_and_grad(&logits, &labels, shape, None, Reduction::Mean, &mut grad)?;
+//! assert!((loss - 0.2564).abs() < 1e-4);
+//! softmax_in_place(&mut logits, shape)?;
+//! assert!((logits[0] - 0.6590).abs() < 1e-4);
+//! # Ok::<(), logitkit::Error>(())
+//! ```
+//!
+//! # Architecture
+//!
+//! Each layer knows only those below it.
+//!
+//! | file | answers |
+//! |---|---|
+//! | `python.rs` | what the Python package calls (feature `python`): dtypes, strides, overlap |
+//! | `ops.rs` | the operations: shapes and labels checked, rows split over threads |
+//! | `parallel.rs` | threads, their number, fork |
+//! | `kernels/` | the mathematics, one file per operation, forward beside backward |
+//! | `lines.rs` | how a kernel walks memory: long rows, short rows, strided columns |
+//! | `math.rs` | exp and log1p on vectors: method, interval, error bound |
+//! | `float.rs` | `f32` and `f64` with the constants of the method |
+//! | `simd.rs` | vectors of fixed logical width; the instruction set as a run-time value |
+
+mod error;
+mod float;
+mod kernels;
+mod lines;
+mod math;
+mod ops;
+mod parallel;
+#[cfg(feature = "python")]
+mod python;
+mod shape;
+mod simd;
+
+pub use error::Error;
+pub use float::Float;
+pub use kernels::labels::LabelType;
+pub use ops::{
+    Label, Reduction, classification_error, cross_entropy, cross_entropy_value_and_grad, log_softmax,
+    log_softmax_backward, log_softmax_in_place, logsumexp, logsumexp_backward, mse_loss, mse_loss_value_and_grad,
+    softmax, softmax_backward, softmax_in_place,
+};
+pub use parallel::{get_num_threads, set_num_threads};
+pub use shape::Shape;
+pub use simd::{Level, level, set_level};

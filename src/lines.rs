@@ -1,0 +1,569 @@
+//! How a kernel walks memory: contiguous rows, many short rows, strided columns.
+//!
+//! A kernel sees one of two things: up to `WIDTH` rows of neighbouring elements ([`Rows`]), or a *tile*,
+//! `WIDTH` rows side by side in scratch memory ([`Tile`]). The walk brings every layout to one of them:
+//!
+//! | layout | walk |
+//! |---|---|
+//! | rows of neighbouring elements, longer than [`SHORT`] | in place, several rows at a time |
+//! | shorter rows | 16 (`f32`) or 8 (`f64`) rows transposed in registers into a tile, and back |
+//! | any other strides, class axis up to [`TALL`] bytes | 64 neighbouring rows copied into tiles, and back |
+//! | longer than that | one row gathered into a buffer at a time |
+//!
+//! Both forms of a kernel give a row the same bits, so the choice is one of speed alone.
+#![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
+
+use crate::float::{Element, two_sum};
+use crate::kernels::rowsum::MAX_WIDTH;
+use crate::shape::{Shape, View};
+use crate::simd::{Simd, Task};
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Contiguous rows up to this length are walked as tiles.
+pub(crate) const SHORT: usize = 64;
+/// Strided rows are walked as tiles while one lane's share of a 64-row band stays below this many bytes.
+const TALL: usize = 4096;
+/// Rows that are staged together when the class axis is strided.
+const BAND: usize = 64;
+/// Exponentials of one group of rows that stay in the first-level cache.
+const GROUP_BYTES: usize = 32 * 1024;
+/// Longer rows compute their exponentials twice instead of storing them.
+const STORED_BYTES: usize = 1 << 20;
+/// Scratch memory that a thread keeps between calls.
+const KEPT_BYTES: usize = 256 * 1024;
+
+/// Up to `WIDTH` rows, each of `len` neighbouring elements per operand.
+pub(crate) struct Rows<E: Element> {
+    /// The rows' first elements, per operand.
+    pub(crate) x: [[*const E::T; MAX_WIDTH]; 2],
+    /// Where the results go: the operand's own memory when in place, otherwise apart from all operands.
+    pub(crate) out: [*mut E::T; MAX_WIDTH],
+    pub(crate) n: usize,
+    pub(crate) len: usize,
+    /// The first row's number in the batch, and those of the others (consecutive unless `n == 1`).
+    pub(crate) first: usize,
+    /// Results are written past the caches.
+    pub(crate) stream: bool,
+    /// Scratch memory for `n * len` elements, or null when the rows are too long.
+    pub(crate) stored: *mut E::T,
+}
+
+/// `WIDTH` rows side by side: element `c` of lane `l` at `c * WIDTH + l`.
+pub(crate) struct Tile<E: Element> {
+    /// The operands; the first one receives the results.
+    pub(crate) x: [*mut E::T; 2],
+    pub(crate) len: usize,
+    pub(crate) first: usize,
+    /// Lanes that are rows of the batch; the others repeat one.
+    pub(crate) n: usize,
+}
+
+/// An operation on rows.
+pub(crate) trait Kernel: Sync {
+    type E: Element;
+    /// Array operands, 1 or 2.
+    const INPUTS: usize;
+    /// Whether there is a result per element.
+    const WRITES: bool;
+    /// Whether there is a result per row, written to `per_row[i]` for the `i`th row.
+    const PER_ROW: bool;
+
+    /// Computes rows of neighbouring elements.
+    ///
+    /// # Safety
+    /// The pointers of `rows` are valid for what [`Rows`] says; `per_row` for writing `n` results.
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<Self::E>, per_row: *mut f64);
+
+    /// Computes a tile. Bit `l` of the result is set where lane `l` must go through [`Kernel::rows`] instead.
+    ///
+    /// # Safety
+    /// The operands of `tile` are valid for reading and writing `len * WIDTH` elements; `per_row` for
+    /// writing `n` results.
+    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<Self::E>, per_row: *mut f64) -> u32;
+}
+
+/// What becomes of the results per row.
+pub(crate) enum PerRow<'a, T> {
+    /// There are none.
+    Nothing,
+    /// One element for each, rounded to the element type.
+    Array(View<T>),
+    /// One element for each, unrounded.
+    Wide(View<f64>),
+    /// Their compensated sum over each chunk of rows.
+    Sums(&'a Sums),
+}
+
+/// One sum per chunk, written by whoever computes the chunk.
+pub(crate) struct Sums(Box<[Cell<(f64, f64)>]>);
+
+// SAFETY: every chunk is computed by exactly one thread, which alone touches its cell.
+unsafe impl Sync for Sums {}
+
+impl Sums {
+    pub(crate) fn new(chunks: usize) -> Self {
+        Sums(vec![Cell::new((0.0, 0.0)); chunks].into_boxed_slice())
+    }
+
+    /// # Safety
+    /// No other thread touches this chunk at the same time.
+    pub(crate) unsafe fn set(&self, chunk: usize, sum: (f64, f64)) {
+        self.0[chunk].set(sum);
+    }
+
+    /// The sum over all chunks, in their order, as `(high, low)`.
+    pub(crate) fn total(self) -> (f64, f64) {
+        self.0.iter().map(Cell::get).fold((0.0, 0.0), crate::float::add_pairs)
+    }
+}
+
+/// The operands of a call and the way through them.
+pub(crate) struct Plan<'a, E: Element> {
+    pub(crate) shape: Shape,
+    pub(crate) x: [View<E::T>; 2],
+    pub(crate) out: View<E::T>,
+    pub(crate) per_row: PerRow<'a, E::T>,
+    pub(crate) stream: bool,
+}
+
+// SAFETY: the views' memory is touched by one thread per row only; the caller of an operation vouches for it.
+unsafe impl<E: Element> Sync for Plan<'_, E> {}
+
+/// The rows of one chunk: fixed by the shape alone, for the sums over chunks have the bits of the chunks.
+pub(crate) fn chunk_rows(shape: Shape) -> usize {
+    let rows = (32 * 1024 / shape.len.max(1)).next_power_of_two().min(4096);
+    if shape.inner > 1 { rows.max(BAND) } else { rows }
+}
+
+/// The walk over one chunk.
+pub(crate) struct Walk<'a, K: Kernel> {
+    pub(crate) kernel: &'a K,
+    pub(crate) plan: &'a Plan<'a, K::E>,
+    pub(crate) chunk: usize,
+    pub(crate) rows: Range<usize>,
+}
+
+/// Memory in whole cache lines.
+#[derive(Default)]
+struct Buffer(Vec<Line>);
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([u8; 64]);
+
+impl Buffer {
+    /// Room for `n` elements; what it holds is undefined but initialised.
+    #[inline(always)]
+    fn get<T>(&mut self, n: usize) -> *mut T {
+        let lines = (n * size_of::<T>()).div_ceil(64);
+        if self.0.len() < lines {
+            self.grow(lines);
+        }
+        self.0.as_mut_ptr().cast()
+    }
+
+    #[inline(never)]
+    fn grow(&mut self, lines: usize) {
+        self.0.clear();
+        self.0.resize(lines, Line([0; 64]));
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.len() * 64
+    }
+}
+
+/// A thread's scratch memory.
+#[derive(Default)]
+struct Scratch {
+    stored: Buffer,
+    tiles: [Buffer; 2],
+    gathered: [Buffer; 3],
+    per_row: Buffer,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    fn take() -> Box<Scratch> {
+        SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default()
+    }
+
+    fn give_back(mut self: Box<Self>) {
+        for buffer in [&mut self.stored].into_iter().chain(&mut self.tiles).chain(&mut self.gathered) {
+            if buffer.bytes() > KEPT_BYTES {
+                *buffer = Buffer::default();
+            }
+        }
+        // A thread that is being torn down keeps nothing.
+        let _ = SCRATCH.try_with(|cell| cell.set(Some(self)));
+    }
+}
+
+impl<K: Kernel> Task for Walk<'_, K> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut scratch = Scratch::take();
+        let first = self.rows.start;
+        let per_row: *mut f64 = if K::PER_ROW { scratch.per_row.get(self.rows.len()) } else { std::ptr::null_mut() };
+        let len = self.plan.shape.len;
+        let used = &self.plan.x[..K::INPUTS];
+        let contiguous = used.iter().all(|x| x.len == 1) && (!K::WRITES || self.plan.out.len == 1);
+        // SAFETY: the plan's views are valid for the whole shape, `per_row` for the chunk's rows.
+        unsafe {
+            if contiguous && (len > SHORT || self.rows.len() == 1) {
+                self.walk_rows(s, &mut scratch, per_row);
+            } else if len * size_of::<<K::E as Element>::T>() <= TALL || contiguous {
+                self.walk_tiles(s, &mut scratch, per_row, contiguous);
+            } else {
+                self.walk_gathered(s, &mut scratch, per_row);
+            }
+        }
+        if self.plan.stream {
+            s.fence();
+        }
+        if K::PER_ROW {
+            // SAFETY: the walk wrote one result per row.
+            let results = unsafe { std::slice::from_raw_parts(per_row, self.rows.len()) };
+            self.put_per_row(results, first);
+        }
+        scratch.give_back();
+    }
+}
+
+impl<K: Kernel> Walk<'_, K> {
+    fn put_per_row(&self, results: &[f64], first: usize) {
+        let inner = self.plan.shape.inner;
+        match &self.plan.per_row {
+            PerRow::Nothing => {}
+            PerRow::Array(view) => {
+                for (i, &value) in results.iter().enumerate() {
+                    let value = if value.is_nan() { K::E::NAN } else { K::E::from_f64(value) };
+                    // SAFETY: the view has an element for each row of the batch.
+                    unsafe { view.row(first + i, inner).write(value) };
+                }
+            }
+            PerRow::Wide(view) => {
+                for (i, &value) in results.iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { view.row(first + i, inner).write(value) };
+                }
+            }
+            PerRow::Sums(sums) => {
+                let sum = results.iter().fold((0.0f64, 0.0f64), |(hi, lo), &value| {
+                    let (hi, e) = two_sum(hi, value);
+                    (hi, lo + e)
+                });
+                // SAFETY: this walk alone computes the chunk.
+                unsafe { sums.set(self.chunk, sum) };
+            }
+        }
+    }
+
+    /// One row, as the kernel sees it.
+    #[inline(always)]
+    fn start(&self, row: usize) -> Rows<K::E> {
+        let mut rows = Rows {
+            x: [[std::ptr::null(); MAX_WIDTH]; 2],
+            out: [std::ptr::null_mut(); MAX_WIDTH],
+            n: 0,
+            len: self.plan.shape.len,
+            first: row,
+            stream: self.plan.stream,
+            stored: std::ptr::null_mut(),
+        };
+        self.push(&mut rows, row);
+        rows
+    }
+
+    #[inline(always)]
+    fn push(&self, rows: &mut Rows<K::E>, row: usize) {
+        let (plan, i) = (self.plan, rows.n);
+        for operand in 0..K::INPUTS {
+            rows.x[operand][i] = plan.x[operand].row(row, plan.shape.inner).cast_const();
+        }
+        if K::WRITES {
+            rows.out[i] = plan.out.row(row, plan.shape.inner);
+        }
+        rows.n += 1;
+    }
+
+    #[inline(always)]
+    unsafe fn walk_rows<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64) {
+        let size = size_of::<<K::E as Element>::T>();
+        let len = self.plan.shape.len;
+        let most = (GROUP_BYTES / (len * size).max(1)).clamp(1, K::E::WIDTH);
+        let stored = if K::WRITES && len * size <= STORED_BYTES {
+            scratch.stored.get(most.min(self.rows.len()) * len)
+        } else {
+            std::ptr::null_mut()
+        };
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let mut rows = self.start(row);
+            while rows.n < most && row + rows.n < self.rows.end {
+                let next = row + rows.n;
+                self.push(&mut rows, next);
+            }
+            rows.stored = stored;
+            // SAFETY: the caller's promise; `per_row` has room for the chunk.
+            unsafe { self.kernel.rows(s, &rows, per_row.wrapping_add(row - self.rows.start)) };
+            row += rows.n;
+        }
+    }
+
+    /// Copies a row of each operand into buffers, runs the kernel on it, and puts the result at `put`,
+    /// `step` elements apart.
+    #[inline(always)]
+    unsafe fn single<S: Simd>(
+        &self,
+        s: S,
+        gathered: &mut [Buffer; 3],
+        row: usize,
+        per_row: *mut f64,
+        put: *mut <K::E as Element>::T,
+        step: isize,
+    ) {
+        let (plan, len) = (self.plan, self.plan.shape.len);
+        let mut rows = self.start(row);
+        rows.stream = false;
+        for operand in 0..K::INPUTS {
+            let buffer = gathered[operand].get::<<K::E as Element>::T>(len);
+            let (x, step) = (rows.x[operand][0], plan.x[operand].len);
+            for c in 0..len {
+                // SAFETY: the row has `len` elements `step` apart; the buffer has room.
+                unsafe { buffer.add(c).write(x.wrapping_offset(c as isize * step).read()) };
+            }
+            rows.x[operand][0] = buffer.cast_const();
+        }
+        if K::WRITES {
+            rows.out[0] = gathered[2].get(len);
+        }
+        // SAFETY: the buffers hold whole rows; `per_row` is the caller's.
+        unsafe { self.kernel.rows(s, &rows, per_row) };
+        if K::WRITES {
+            for c in 0..len {
+                // SAFETY: `put` has `len` elements `step` apart.
+                unsafe { put.wrapping_offset(c as isize * step).write(rows.out[0].add(c).read()) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn walk_gathered<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64) {
+        for row in self.rows.clone() {
+            let put = self.plan.out.row(row, self.plan.shape.inner);
+            let per_row = per_row.wrapping_add(row - self.rows.start);
+            // SAFETY: the caller's promise.
+            unsafe { self.single(s, &mut scratch.gathered, row, per_row, put, self.plan.out.len) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn walk_tiles<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64, contiguous: bool) {
+        let (plan, len) = (self.plan, self.plan.shape.len);
+        let width = K::E::WIDTH;
+        let band = if contiguous { width } else { BAND };
+        // Whole vectors of classes, for the transposition.
+        let size = len.next_multiple_of(width) * width;
+        let tiles: [*mut <K::E as Element>::T; 2] = [
+            scratch.tiles[0].get(size * (band / width)),
+            if K::INPUTS == 2 { scratch.tiles[1].get(size * (band / width)) } else { std::ptr::null_mut() },
+        ];
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let count = band.min(self.rows.end - row);
+            for (operand, &tile) in tiles.iter().enumerate().take(K::INPUTS) {
+                // SAFETY: the caller's promise; the tiles have room for a band.
+                unsafe { stage::<K::E, S>(s, &plan.x[operand], plan.shape, row, count, self.rows.end, tile, size) };
+            }
+            for first in (0..count).step_by(width) {
+                let offset = first / width * size;
+                let tile = Tile {
+                    x: tiles.map(|t| t.wrapping_add(offset)),
+                    len,
+                    first: row + first,
+                    n: width.min(count - first),
+                };
+                let per_row = per_row.wrapping_add(row + first - self.rows.start);
+                // SAFETY: the tiles were filled; `per_row` has room for the chunk.
+                let mut again = unsafe { self.kernel.tile(s, &tile, per_row) } & ((1 << tile.n) - 1);
+                while again != 0 {
+                    let lane = again.trailing_zeros() as usize;
+                    again &= again - 1;
+                    let put = tile.x[0].wrapping_add(lane);
+                    // SAFETY: the operands still hold the row, for nothing of this band has been written.
+                    unsafe {
+                        let gathered = &mut scratch.gathered;
+                        self.single(s, gathered, tile.first + lane, per_row.wrapping_add(lane), put, width as isize);
+                    }
+                }
+            }
+            if K::WRITES {
+                // SAFETY: the tiles hold the results.
+                unsafe { unstage::<K::E, S>(s, &plan.out, plan.shape, row, count, tiles[0], size) };
+            }
+            row += count;
+        }
+    }
+}
+
+/// Whether rows `row..row + n` lie side by side, `inner` stride 1.
+#[inline(always)]
+fn side_by_side<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> bool {
+    if shape.inner == 1 {
+        view.outer == 1
+    } else {
+        view.inner == 1 && row % shape.inner + n <= shape.inner
+    }
+}
+
+/// Fills the tiles of a band with rows `row..row + count`; lanes beyond repeat the last row.
+///
+/// # Safety
+/// The rows exist up to `end`; `tile` has room for `count / WIDTH`, rounded up, tiles of `size` elements.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one place, one caller")]
+unsafe fn stage<E: Element, S: Simd>(
+    s: S,
+    view: &View<E::T>,
+    shape: Shape,
+    row: usize,
+    count: usize,
+    end: usize,
+    tile: *mut E::T,
+    size: usize,
+) {
+    let (width, len) = (E::WIDTH, shape.len);
+    if view.len == 1 {
+        for first in (0..count).step_by(width) {
+            let n = width.min(count - first);
+            let tile = tile.wrapping_add(first / width * size);
+            let mut from = [std::ptr::null_mut::<E::T>(); MAX_WIDTH];
+            for (lane, from) in from.iter_mut().enumerate().take(width) {
+                *from = view.row(row + first + lane.min(n - 1), shape.inner);
+            }
+            for c in (0..len).step_by(width) {
+                let left = (len - c).min(width);
+                let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
+                // A whole vector may be read where the next rows of the chunk follow at once.
+                let dense = shape.inner == 1 && view.outer == len as isize;
+                for lane in 0..width {
+                    let p = from[lane].wrapping_add(c).cast_const();
+                    let after = (end - (row + first + lane.min(n - 1))) * len - c;
+                    // SAFETY: `left` elements of the row remain, or `after` elements up to the end of the chunk.
+                    block[lane] = unsafe {
+                        if left == width || dense && after >= width {
+                            E::load(s, p)
+                        } else {
+                            E::load_first(s, p, left, E::ZERO)
+                        }
+                    };
+                }
+                E::transpose(s, &mut block[..width]);
+                for (j, &v) in block.iter().enumerate().take(left) {
+                    // SAFETY: `c + j < len`.
+                    unsafe { E::store(s, v, tile.add((c + j) * width)) };
+                }
+            }
+        }
+    } else if count % width == 0 && side_by_side(view, shape, row, count) {
+        let from = view.row(row, shape.inner);
+        for c in 0..len {
+            let line = from.wrapping_offset(c as isize * view.len);
+            for first in (0..count).step_by(width) {
+                // SAFETY: the rows lie side by side.
+                let v = unsafe { E::load(s, line.add(first)) };
+                // SAFETY: there is a tile for every `width` rows.
+                unsafe { E::store(s, v, tile.add(first / width * size + c * width)) };
+            }
+        }
+    } else {
+        for first in (0..count).step_by(width) {
+            for lane in 0..width {
+                let from = view.row(row + (first + lane).min(count - 1), shape.inner);
+                for c in 0..len {
+                    // SAFETY: element `c` of an existing row; lane and class lie in the tile.
+                    unsafe {
+                        let value = from.wrapping_offset(c as isize * view.len).read();
+                        tile.add(first / width * size + c * width + lane).write(value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes rows `row..row + count` from the tiles.
+///
+/// # Safety
+/// As [`stage`]; the rows may be written.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one place, one caller")]
+unsafe fn unstage<E: Element, S: Simd>(
+    s: S,
+    view: &View<E::T>,
+    shape: Shape,
+    row: usize,
+    count: usize,
+    tile: *const E::T,
+    size: usize,
+) {
+    let (width, len) = (E::WIDTH, shape.len);
+    if view.len == 1 {
+        let dense = shape.inner == 1 && view.outer == len as isize && len < width;
+        for first in (0..count).step_by(width) {
+            let n = width.min(count - first);
+            let tile = tile.wrapping_add(first / width * size);
+            for c in (0..len).step_by(width) {
+                let left = (len - c).min(width);
+                let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
+                for (j, v) in block.iter_mut().enumerate().take(left) {
+                    // SAFETY: `c + j < len`.
+                    *v = unsafe { E::load(s, tile.add((c + j) * width)) };
+                }
+                E::transpose(s, &mut block[..width]);
+                for (lane, &v) in block.iter().enumerate().take(n) {
+                    let p = view.row(row + first + lane, shape.inner).wrapping_add(c);
+                    // A short row may spill over the rows of this tile that are written after it.
+                    let room = (n - lane) * len;
+                    // SAFETY: `left` elements of the row remain, or `room` elements of this tile's rows.
+                    unsafe {
+                        if left == width || dense && room >= width {
+                            E::store(s, v, p);
+                        } else {
+                            E::store_first(s, v, p, left);
+                        }
+                    }
+                }
+            }
+        }
+    } else if count % width == 0 && side_by_side(view, shape, row, count) {
+        let to = view.row(row, shape.inner);
+        for c in 0..len {
+            let line = to.wrapping_offset(c as isize * view.len);
+            for first in (0..count).step_by(width) {
+                // SAFETY: there is a tile for every `width` rows.
+                let v = unsafe { E::load(s, tile.add(first / width * size + c * width)) };
+                // SAFETY: the rows lie side by side.
+                unsafe { E::store(s, v, line.add(first)) };
+            }
+        }
+    } else {
+        for lane in 0..count {
+            let to = view.row(row + lane, shape.inner);
+            for c in 0..len {
+                // SAFETY: element `c` of an existing row; lane and class lie in the tile.
+                unsafe {
+                    let value = tile.add(lane / width * size + c * width + lane % width).read();
+                    to.wrapping_offset(c as isize * view.len).write(value);
+                }
+            }
+        }
+    }
+}

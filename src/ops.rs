@@ -1,0 +1,648 @@
+//! The operations: check shapes and labels, split the rows over threads, run a kernel. No arithmetic on elements.
+#![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
+
+use crate::error::Error;
+use crate::float::{Element, Float};
+use crate::kernels::classification_error::ClassificationError;
+use crate::kernels::cross_entropy::CrossEntropy;
+use crate::kernels::labels::{LabelType, Labels};
+use crate::kernels::log_softmax::{LogSoftmax, LogSoftmaxBackward};
+use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
+use crate::kernels::map::Scale;
+use crate::kernels::mse::{CHUNK, Difference, SquaredError, WeightedDifference};
+use crate::kernels::soft_cross_entropy::SoftCrossEntropy;
+use crate::kernels::softmax::{Softmax, SoftmaxBackward, value};
+use crate::lines::{Kernel, PerRow, Plan, Sums, Walk, chunk_rows};
+use crate::parallel::{get_num_threads, run_chunks};
+use crate::shape::{Shape, View};
+use crate::simd::dispatch;
+use std::marker::PhantomData;
+
+/// Work below this many elements stays on the caller's thread.
+pub(crate) const SERIAL: usize = 100_000;
+/// Outputs from this size on are written past the caches.
+const STREAM_BYTES: usize = 32 << 20;
+/// Chunks of a flat reduction that are claimed together.
+const FLAT_CLAIM: usize = 16;
+
+/// How the losses of the rows become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their sum over the number of rows that are not ignored; NaN if there is none.
+    Mean,
+    /// Their sum.
+    Sum,
+}
+
+/// What becomes of the losses of the rows, with strided results.
+pub(crate) enum Reduce<T> {
+    To(Reduction),
+    Rows(View<T>),
+}
+
+/// Runs a kernel over all rows of the plan.
+fn run<K: Kernel>(kernel: &K, plan: &Plan<'_, K::E>) {
+    let rows = plan.shape.batch();
+    let step = chunk_rows(plan.shape);
+    let chunks = rows.div_ceil(step);
+    let walk = |chunk: usize| {
+        let rows = chunk * step..((chunk + 1) * step).min(rows);
+        dispatch(Walk { kernel, plan, chunk, rows });
+    };
+    if plan.shape.size() < SERIAL || chunks <= 1 {
+        (0..chunks).for_each(walk);
+    } else {
+        run_chunks(chunks, get_num_threads(), &walk);
+    }
+}
+
+fn streams<T>(shape: Shape, out: View<T>, inputs: &[View<T>]) -> bool {
+    shape.size() * size_of::<T>() >= STREAM_BYTES && inputs.iter().all(|x| x.ptr != out.ptr)
+}
+
+/// Runs a kernel that has one result per element.
+///
+/// # Safety
+/// The views are valid for `shape`; `out` is apart from the inputs or exactly one of them.
+unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(kernel: &K, shape: Shape, inputs: [View<T>; 2], out: View<T>) {
+    let stream = streams(shape, out, &inputs[..K::INPUTS]);
+    run(kernel, &Plan { shape, x: inputs, out, per_row: PerRow::Nothing, stream });
+}
+
+/// # Safety
+/// As [`elementwise`].
+pub(crate) unsafe fn softmax_view<T: Float>(shape: Shape, x: View<T>, out: View<T>) {
+    // SAFETY: the caller's promise.
+    unsafe { elementwise(&Softmax::<T::Ops>(PhantomData), shape, [x, x], out) }
+}
+
+/// # Safety
+/// As [`elementwise`].
+pub(crate) unsafe fn log_softmax_view<T: Float>(shape: Shape, x: View<T>, out: View<T>) {
+    // SAFETY: the caller's promise.
+    unsafe { elementwise(&LogSoftmax::<T::Ops>(PhantomData), shape, [x, x], out) }
+}
+
+/// # Safety
+/// As [`elementwise`].
+pub(crate) unsafe fn softmax_backward_view<T: Float>(shape: Shape, grad: View<T>, y: View<T>, out: View<T>) {
+    // SAFETY: the caller's promise.
+    unsafe { elementwise(&SoftmaxBackward::<T::Ops>(PhantomData), shape, [grad, y], out) }
+}
+
+/// # Safety
+/// As [`elementwise`].
+pub(crate) unsafe fn log_softmax_backward_view<T: Float>(shape: Shape, grad: View<T>, y: View<T>, out: View<T>) {
+    // SAFETY: the caller's promise.
+    unsafe { elementwise(&LogSoftmaxBackward::<T::Ops>(PhantomData), shape, [grad, y], out) }
+}
+
+/// # Safety
+/// As [`elementwise`]; `grad` and `lse` have an element per row.
+pub(crate) unsafe fn logsumexp_backward_view<T: Float>(
+    shape: Shape,
+    grad: View<T>,
+    x: View<T>,
+    lse: View<T>,
+    out: View<T>,
+) {
+    let kernel = LogSumExpBackward { grad: Scale::Rows(grad, shape.inner), lse, inner: shape.inner };
+    // SAFETY: the caller's promise.
+    unsafe { elementwise(&kernel, shape, [x, x], out) }
+}
+
+/// # Safety
+/// The views are valid for `shape`; `out` has an element per row and is apart from `x`.
+pub(crate) unsafe fn logsumexp_view<T: Float>(shape: Shape, x: View<T>, out: View<T>) {
+    let plan = Plan { shape, x: [x, x], out: x, per_row: PerRow::Array(out), stream: false };
+    run(&LogSumExp::<T::Ops>(PhantomData), &plan);
+}
+
+/// Runs a loss kernel: its results per row go to an array, or their total comes back.
+fn run_loss<T: Float, K: Kernel<E = T::Ops>>(
+    kernel: &K,
+    shape: Shape,
+    x: [View<T>; 2],
+    out: Option<View<T>>,
+    reduce: &Reduce<T>,
+    count: usize,
+) -> f64 {
+    let stream = out.is_some_and(|out| streams(shape, out, &x[..K::INPUTS]));
+    let out = out.unwrap_or(x[0]);
+    match reduce {
+        Reduce::Rows(rows) => {
+            run(kernel, &Plan { shape, x, out, per_row: PerRow::Array(*rows), stream });
+            0.0
+        }
+        Reduce::To(reduction) => {
+            let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
+            run(kernel, &Plan { shape, x, out, per_row: PerRow::Sums(&sums), stream });
+            reduced(sums.total(), *reduction, count)
+        }
+    }
+}
+
+pub(crate) fn reduced(total: (f64, f64), reduction: Reduction, count: usize) -> f64 {
+    let total = match reduction {
+        Reduction::Sum => value(total),
+        Reduction::Mean => value(total) / count as f64,
+    };
+    if total.is_nan() { f64::NAN } else { total }
+}
+
+/// The incoming gradient of a loss.
+pub(crate) enum GradOutput<T> {
+    Scalar(f64),
+    Rows(View<T>),
+}
+
+impl<T: Float> GradOutput<T> {
+    fn scale(self, shape: Shape, reduce: &Reduce<T>, count: usize) -> Scale<T> {
+        match self {
+            GradOutput::Scalar(g) if matches!(reduce, Reduce::To(Reduction::Mean)) => Scale::All(g / count as f64),
+            GradOutput::Scalar(g) => Scale::All(g),
+            GradOutput::Rows(view) => Scale::Rows(view, shape.inner),
+        }
+    }
+}
+
+/// Cross-entropy with integer labels; the gradient goes to `grad`, unless there is none.
+///
+/// # Safety
+/// The views are valid for `shape`, the labels and per-row views for its batch; `grad` is apart from all
+/// others or exactly `x`.
+pub(crate) unsafe fn cross_entropy_view<T: Float>(
+    shape: Shape,
+    x: View<T>,
+    labels: Labels,
+    reduce: &Reduce<T>,
+    grad: Option<(View<T>, GradOutput<T>)>,
+) -> Result<f64, Error> {
+    let count = labels.check(shape.batch(), shape.len)?;
+    Ok(match grad {
+        Some((grad, incoming)) => {
+            let scale = incoming.scale(shape, reduce, count);
+            run_loss(&CrossEntropy::<T, true> { labels, scale }, shape, [x, x], Some(grad), reduce, count)
+        }
+        None => {
+            let scale = Scale::All(1.0);
+            run_loss(&CrossEntropy::<T, false> { labels, scale }, shape, [x, x], None, reduce, count)
+        }
+    })
+}
+
+/// Cross-entropy with probabilities `t` as labels.
+///
+/// # Safety
+/// As [`cross_entropy_view`]; `t` is valid for `shape`.
+pub(crate) unsafe fn soft_cross_entropy_view<T: Float>(
+    shape: Shape,
+    x: View<T>,
+    t: View<T>,
+    reduce: &Reduce<T>,
+    grad: Option<(View<T>, GradOutput<T>)>,
+) -> f64 {
+    let count = shape.batch();
+    match grad {
+        Some((grad, incoming)) => {
+            let scale = incoming.scale(shape, reduce, count);
+            run_loss(&SoftCrossEntropy::<T, true> { scale }, shape, [x, t], Some(grad), reduce, count)
+        }
+        None => {
+            let scale = Scale::All(1.0);
+            run_loss(&SoftCrossEntropy::<T, false> { scale }, shape, [x, t], None, reduce, count)
+        }
+    }
+}
+
+/// The classification error; per row into `rows` if given.
+///
+/// # Safety
+/// As [`cross_entropy_view`].
+pub(crate) unsafe fn classification_error_view<T: Float>(
+    shape: Shape,
+    x: View<T>,
+    labels: Labels,
+    reduction: Reduction,
+    rows: Option<View<f64>>,
+) -> Result<f64, Error> {
+    let count = labels.check(shape.batch(), shape.len)?;
+    let kernel = ClassificationError::<T::Ops> { labels, element: PhantomData };
+    let plan = |per_row| Plan { shape, x: [x, x], out: x, per_row, stream: false };
+    Ok(match rows {
+        Some(rows) => {
+            run(&kernel, &plan(PerRow::Wide(rows)));
+            0.0
+        }
+        None => {
+            let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
+            run(&kernel, &plan(PerRow::Sums(&sums)));
+            reduced(sums.total(), reduction, count)
+        }
+    })
+}
+
+/// A pointer that threads may share; each touches its own part.
+#[derive(Clone, Copy)]
+struct Shared<T>(*mut T);
+// SAFETY: every user hands out disjoint parts.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    fn at(&self, i: usize) -> *mut T {
+        self.0.wrapping_add(i)
+    }
+}
+
+/// Runs `work(start, len)` over pieces of whole [`CHUNK`]s.
+fn flat(len: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+    let step = CHUNK * FLAT_CLAIM;
+    let chunks = len.div_ceil(step);
+    let piece = |i: usize| work(i * step, step.min(len - i * step));
+    if len < SERIAL || chunks <= 1 {
+        (0..chunks).for_each(piece);
+    } else {
+        run_chunks(chunks, get_num_threads(), &piece);
+    }
+}
+
+/// The gradient of a squared error.
+pub(crate) enum SquaredGrad<T> {
+    /// `2 factor (p - t)`
+    Scalar(f64, *mut T),
+    /// `2 g (p - t)`, elementwise
+    Elements(*const T, *mut T),
+}
+
+/// `sum (p - t)^2`, as a compensated sum that neither overflows nor underflows on the way; and, in the same
+/// sweep, the gradient.
+///
+/// # Safety
+/// The pointers are valid for `len` elements; the gradient's is apart from the others or equal to one.
+pub(crate) unsafe fn squared_error_view<T: Float>(
+    len: usize,
+    p: *const T,
+    t: *const T,
+    grad: Option<SquaredGrad<T>>,
+) -> f64 {
+    let chunks = len.div_ceil(CHUNK);
+    let (shared_p, shared_t) = (Shared(p.cast_mut()), Shared(t.cast_mut()));
+    let total = |factor: f64| {
+        let sums = Sums::new(chunks);
+        flat(len, &|start, n| {
+            for i in (start..start + n).step_by(CHUNK) {
+                let n = CHUNK.min(start + n - i);
+                let (p, t) = (shared_p.at(i).cast_const(), shared_t.at(i).cast_const());
+                let sum = dispatch(SquaredError::<T::Ops> { p, t, len: n, factor });
+                // SAFETY: the chunk belongs to this piece alone.
+                unsafe { sums.set(i / CHUNK, sum) };
+            }
+        });
+        value(sums.total())
+    };
+    // The value first: the gradient may overwrite an operand.
+    let mut sum = total(1.0);
+    if size_of::<T>() == 8 {
+        // Squares of differences below 1e-150 lose digits, above 1e154 they overflow.
+        const DOWN: f64 = 2.409_919_865_102_884e-181; // 2^-600
+        const UP: f64 = 4.149_515_568_880_993e180;
+        if sum == f64::INFINITY || sum.is_nan() {
+            sum = total(DOWN) * UP * UP;
+        } else if sum < 1e-280 {
+            sum = total(UP) * DOWN * DOWN;
+        }
+    }
+    if let Some(grad) = grad {
+        let out = match grad {
+            SquaredGrad::Scalar(_, out) | SquaredGrad::Elements(_, out) => out,
+        };
+        let stream = len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
+        let shared_out = Shared(out);
+        let weight = match grad {
+            SquaredGrad::Scalar(..) => None,
+            SquaredGrad::Elements(weight, _) => Some(Shared(weight.cast_mut())),
+        };
+        let factor = if let SquaredGrad::Scalar(factor, _) = grad { Some(2.0 * factor) } else { None };
+        flat(len, &|start, len| {
+            let (p, t) = (shared_p.at(start).cast_const(), shared_t.at(start).cast_const());
+            let out = shared_out.at(start);
+            match &weight {
+                Some(weight) => {
+                    let weight = weight.at(start).cast_const();
+                    dispatch(WeightedDifference::<T::Ops> { p, t, weight, out, len });
+                }
+                None => dispatch(Difference::<T::Ops> { p, t, out, len, factor, stream }),
+            }
+        });
+    }
+    sum
+}
+
+/// `out = (p - t)^2`, elementwise.
+///
+/// # Safety
+/// As [`squared_error_view`].
+pub(crate) unsafe fn squared_differences_view<T: Float>(len: usize, p: *const T, t: *const T, out: *mut T) {
+    let stream = len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
+    let (p, t, out) = (Shared(p.cast_mut()), Shared(t.cast_mut()), Shared(out));
+    flat(len, &|start, len| {
+        dispatch(Difference::<T::Ops> {
+            p: p.at(start).cast_const(),
+            t: t.at(start).cast_const(),
+            out: out.at(start),
+            len,
+            factor: None,
+            stream,
+        });
+    });
+}
+
+// --- over slices ---------------------------------------------------------------------------------------
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// An integer type of class labels.
+pub trait Label: sealed::Sealed + Copy {
+    /// The type as a value.
+    const TYPE: LabelType;
+}
+
+macro_rules! label {
+    ($($t:ty => $kind:ident),*) => {$(
+        impl sealed::Sealed for $t {}
+        impl Label for $t {
+            const TYPE: LabelType = LabelType::$kind;
+        }
+    )*};
+}
+label!(i8 => I8, i16 => I16, i32 => I32, i64 => I64, u8 => U8, u16 => U16, u32 => U32, u64 => U64);
+
+fn wants(name: &'static str, got: usize, wanted: usize) -> Result<(), Error> {
+    if got == wanted { Ok(()) } else { Err(Error::Length { name, got, wanted }) }
+}
+
+fn input<T>(x: &[T], shape: Shape) -> View<T> {
+    View::contiguous(x.as_ptr().cast_mut(), shape)
+}
+
+fn labels<L: Label>(labels: &[L], shape: Shape, ignore: Option<i64>) -> Labels {
+    let view = View::per_row(labels.as_ptr().cast_mut().cast::<u8>(), shape);
+    Labels { view, kind: L::TYPE, inner: shape.inner, ignore }
+}
+
+/// Softmax along the class axis: `out_c = exp(x_c) / sum_k exp(x_k)`, within 3 ulp (`f32`) or 4 (`f64`).
+///
+/// A row with NaN, with +inf, or of -inf alone is NaN throughout.
+///
+/// ```
+/// use logitkit::{Shape, softmax};
+/// let mut y = [0.0f32; 3];
+/// softmax(&[1.0, 2.0, 3.0], Shape::rows(1, 3), &mut y)?;
+/// assert_eq!(y, [0.090030573, 0.24472848, 0.66524094]);
+/// # Ok::<(), logitkit::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape.
+pub fn softmax<T: Float>(x: &[T], shape: Shape, out: &mut [T]) -> Result<(), Error> {
+    wants("x", x.len(), shape.size())?;
+    wants("out", out.len(), shape.size())?;
+    // SAFETY: both slices have the shape's size and do not overlap.
+    unsafe { softmax_view(shape, input(x, shape), View::contiguous(out.as_mut_ptr(), shape)) };
+    Ok(())
+}
+
+/// [`softmax`] in place.
+///
+/// # Errors
+/// [`Error::Length`] when the buffer does not fit the shape.
+pub fn softmax_in_place<T: Float>(x: &mut [T], shape: Shape) -> Result<(), Error> {
+    wants("x", x.len(), shape.size())?;
+    let view = View::contiguous(x.as_mut_ptr(), shape);
+    // SAFETY: the slice has the shape's size; input and output are the same view.
+    unsafe { softmax_view(shape, view, view) };
+    Ok(())
+}
+
+/// Log-softmax along the class axis: `out_c = x_c - logsumexp(x)`, within 3 ulp (`f32`) or 4 (`f64`), also
+/// where one class dominates.
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape.
+pub fn log_softmax<T: Float>(x: &[T], shape: Shape, out: &mut [T]) -> Result<(), Error> {
+    wants("x", x.len(), shape.size())?;
+    wants("out", out.len(), shape.size())?;
+    // SAFETY: both slices have the shape's size and do not overlap.
+    unsafe { log_softmax_view(shape, input(x, shape), View::contiguous(out.as_mut_ptr(), shape)) };
+    Ok(())
+}
+
+/// [`log_softmax`] in place.
+///
+/// # Errors
+/// [`Error::Length`] when the buffer does not fit the shape.
+pub fn log_softmax_in_place<T: Float>(x: &mut [T], shape: Shape) -> Result<(), Error> {
+    wants("x", x.len(), shape.size())?;
+    let view = View::contiguous(x.as_mut_ptr(), shape);
+    // SAFETY: the slice has the shape's size; input and output are the same view.
+    unsafe { log_softmax_view(shape, view, view) };
+    Ok(())
+}
+
+/// `log sum_c exp(x_c)` of every row, in C order of the batch shape, within 1.5 ulp (`f32`) or 2 (`f64`) of
+/// `max(|result|, max |x|, 1)`.
+///
+/// ```
+/// use logitkit::{Shape, logsumexp};
+/// let mut lse = [0.0; 2];
+/// logsumexp(&[0.0, -40.0, 1000.0, 1000.0], Shape::rows(2, 2), &mut lse)?;
+/// assert_eq!(lse, [4.248354255291589e-18, 1000.0 + 2f64.ln()]);
+/// # Ok::<(), logitkit::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape.
+pub fn logsumexp<T: Float>(x: &[T], shape: Shape, out: &mut [T]) -> Result<(), Error> {
+    wants("x", x.len(), shape.size())?;
+    wants("out", out.len(), shape.batch())?;
+    // SAFETY: the slices have the sizes needed and do not overlap.
+    unsafe { logsumexp_view(shape, input(x, shape), View::per_row(out.as_mut_ptr(), shape)) };
+    Ok(())
+}
+
+/// The gradient of [`softmax`]: `out_c = y_c (grad_c - sum_k grad_k y_k)` from the saved result `y`.
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape.
+pub fn softmax_backward<T: Float>(grad: &[T], y: &[T], shape: Shape, out: &mut [T]) -> Result<(), Error> {
+    wants("grad", grad.len(), shape.size())?;
+    wants("y", y.len(), shape.size())?;
+    wants("out", out.len(), shape.size())?;
+    let out = View::contiguous(out.as_mut_ptr(), shape);
+    // SAFETY: the slices have the shape's size; `out` does not overlap.
+    unsafe { softmax_backward_view(shape, input(grad, shape), input(y, shape), out) };
+    Ok(())
+}
+
+/// The gradient of [`log_softmax`]: `out_c = grad_c - exp(y_c) sum_k grad_k` from the saved result `y`.
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape.
+pub fn log_softmax_backward<T: Float>(grad: &[T], y: &[T], shape: Shape, out: &mut [T]) -> Result<(), Error> {
+    wants("grad", grad.len(), shape.size())?;
+    wants("y", y.len(), shape.size())?;
+    wants("out", out.len(), shape.size())?;
+    let out = View::contiguous(out.as_mut_ptr(), shape);
+    // SAFETY: the slices have the shape's size; `out` does not overlap.
+    unsafe { log_softmax_backward_view(shape, input(grad, shape), input(y, shape), out) };
+    Ok(())
+}
+
+/// The gradient of [`logsumexp`]: `out_c = grad exp(x_c - lse)`; `grad` and the saved result `lse` have one
+/// element per row.
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape.
+pub fn logsumexp_backward<T: Float>(
+    grad: &[T],
+    x: &[T],
+    lse: &[T],
+    shape: Shape,
+    out: &mut [T],
+) -> Result<(), Error> {
+    wants("grad", grad.len(), shape.batch())?;
+    wants("x", x.len(), shape.size())?;
+    wants("lse", lse.len(), shape.batch())?;
+    wants("out", out.len(), shape.size())?;
+    let per_row = |a: &[T]| View::per_row(a.as_ptr().cast_mut(), shape);
+    let out = View::contiguous(out.as_mut_ptr(), shape);
+    // SAFETY: the slices have the sizes needed; `out` does not overlap.
+    unsafe { logsumexp_backward_view(shape, per_row(grad), input(x, shape), per_row(lse), out) };
+    Ok(())
+}
+
+/// Cross-entropy of logits with one class number per row, within 3 ulp (`f32`) or 4 (`f64`).
+///
+/// A label equal to `ignore` adds nothing. See [`cross_entropy_value_and_grad`] for an example.
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape; [`Error::Label`] for a label that is neither a
+/// class number nor ignored.
+pub fn cross_entropy<T: Float, L: Label>(
+    logits: &[T],
+    classes: &[L],
+    shape: Shape,
+    ignore: Option<i64>,
+    reduction: Reduction,
+) -> Result<T, Error> {
+    wants("logits", logits.len(), shape.size())?;
+    wants("classes", classes.len(), shape.batch())?;
+    let labels = labels(classes, shape, ignore);
+    // SAFETY: the slices have the sizes needed.
+    let loss = unsafe { cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), None) }?;
+    Ok(rounded(loss))
+}
+
+/// [`cross_entropy`] and its gradient `(softmax(x) - onehot) / count` (`Sum`: not divided), in one pass.
+///
+/// The label's entry of a confident row keeps its digits:
+///
+/// ```
+/// use logitkit::{Reduction, Shape, cross_entropy_value_and_grad};
+/// let mut grad = [0.0f32; 3];
+/// let loss = cross_entropy_value_and_grad(
+///     &[17.0f32, 0.0, 0.0], &[0i64], Shape::rows(1, 3), None, Reduction::Mean, &mut grad)?;
+/// assert_eq!(loss, 8.2798756e-8);
+/// assert_eq!(grad, [-8.279875e-8, 4.1399375e-8, 4.1399375e-8]);
+/// # Ok::<(), logitkit::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`cross_entropy`]; `grad` is untouched then.
+pub fn cross_entropy_value_and_grad<T: Float, L: Label>(
+    logits: &[T],
+    classes: &[L],
+    shape: Shape,
+    ignore: Option<i64>,
+    reduction: Reduction,
+    grad: &mut [T],
+) -> Result<T, Error> {
+    wants("logits", logits.len(), shape.size())?;
+    wants("classes", classes.len(), shape.batch())?;
+    wants("grad", grad.len(), shape.size())?;
+    let labels = labels(classes, shape, ignore);
+    let grad = (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0));
+    // SAFETY: the slices have the sizes needed; `grad` does not overlap.
+    let loss =
+        unsafe { cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), Some(grad)) }?;
+    Ok(rounded(loss))
+}
+
+/// Mean squared error `(pred - target)^2`, within 3 ulp (`f32`) or 4 (`f64`), without overflow on the way.
+///
+/// ```
+/// use logitkit::{Reduction, mse_loss};
+/// assert_eq!(mse_loss(&[1.0f32, 2.0], &[0.0, 0.0], Reduction::Mean)?, 2.5);
+/// assert_eq!(mse_loss(&[1.5e19f32, 0.0], &[0.0, 0.0], Reduction::Mean)?, 1.1250001e38);
+/// # Ok::<(), logitkit::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Length`] when the lengths differ.
+pub fn mse_loss<T: Float>(pred: &[T], target: &[T], reduction: Reduction) -> Result<T, Error> {
+    wants("target", target.len(), pred.len())?;
+    // SAFETY: both slices have that length.
+    let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), None) };
+    Ok(rounded(reduced((sum, 0.0), reduction, pred.len())))
+}
+
+/// [`mse_loss`] and its gradient `2 (pred - target) / count` (`Sum`: not divided).
+///
+/// # Errors
+/// [`Error::Length`] when the lengths differ.
+pub fn mse_loss_value_and_grad<T: Float>(
+    pred: &[T],
+    target: &[T],
+    reduction: Reduction,
+    grad: &mut [T],
+) -> Result<T, Error> {
+    wants("target", target.len(), pred.len())?;
+    wants("grad", grad.len(), pred.len())?;
+    let factor = if reduction == Reduction::Mean { 1.0 / pred.len() as f64 } else { 1.0 };
+    let grad = Some(SquaredGrad::Scalar(factor, grad.as_mut_ptr()));
+    // SAFETY: all slices have that length; `grad` does not overlap.
+    let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), grad) };
+    Ok(rounded(reduced((sum, 0.0), reduction, pred.len())))
+}
+
+/// The share (`Mean`) or number (`Sum`) of rows whose first maximum is not at the label. A row with NaN is an error.
+///
+/// ```
+/// use logitkit::{Reduction, Shape, classification_error};
+/// let scores = [0.1, 0.7, 0.2, 0.5, 0.3, 0.2];
+/// assert_eq!(classification_error(&scores, &[1u8, 2], Shape::rows(2, 3), None, Reduction::Mean)?, 0.5);
+/// # Ok::<(), logitkit::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`cross_entropy`].
+pub fn classification_error<T: Float, L: Label>(
+    scores: &[T],
+    classes: &[L],
+    shape: Shape,
+    ignore: Option<i64>,
+    reduction: Reduction,
+) -> Result<f64, Error> {
+    wants("scores", scores.len(), shape.size())?;
+    wants("classes", classes.len(), shape.batch())?;
+    let labels = labels(classes, shape, ignore);
+    // SAFETY: the slices have the sizes needed.
+    unsafe { classification_error_view(shape, input(scores, shape), labels, reduction, None) }
+}
+
+/// Rounds a result; NaN becomes the canonical one.
+pub(crate) fn rounded<T: Float>(x: f64) -> T {
+    if x.is_nan() { T::Ops::NAN } else { T::Ops::from_f64(x) }
+}

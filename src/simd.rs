@@ -1,0 +1,203 @@
+//! Vectors of a fixed logical width: one trait, one implementation per instruction set, one run-time level.
+//!
+//! A vector always has 64 bytes of lanes (16 `f32` or 8 `f64`), whatever the registers of
+//! the processor hold: one AVX-512 register, two AVX2 registers, or an array. Every operation is defined
+//! by IEEE 754 lane by lane, so all levels give the same bits:
+//!
+//! - `add`, `sub`, `mul`, `div`, `fma` round once, to nearest even;
+//! - `max(a, b)` is `if a > b { a } else { b }`: a NaN in either operand gives `b`;
+//! - the payload and the sign of a NaN are *not* defined; whoever stores a NaN stores the canonical one.
+//!
+//! A kernel is written once over `S: Simd` and compiled once per level: implement [`Task`] with an
+//! `#[inline(always)]` body and run it by [`dispatch`]. Everything that such a body calls must be
+//! `#[inline(always)]` too, or go through [`Simd::call`]; a plain function would be compiled without the
+//! instruction set.
+#![expect(unsafe_code, reason = "vector loads and stores take pointers; calls of functions with target features")]
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+#[cfg(test)]
+mod tests;
+
+/// Bytes of a logical vector.
+pub(crate) const VECTOR_BYTES: usize = 64;
+
+/// The vector operations on lanes of type `T` that a level offers. `Self` is a token that exists only
+/// when the processor has the instruction set.
+pub trait Lanes<T: Copy>: Copy {
+    /// A vector of 64 bytes.
+    type V: Copy;
+    /// One truth value per lane.
+    type M: Copy;
+
+    fn splat(self, x: T) -> Self::V;
+    /// # Safety
+    /// `p` is valid for reading a vector; no alignment is needed.
+    unsafe fn load(self, p: *const T) -> Self::V;
+    /// Loads the first `n` lanes; the others are `fill`.
+    /// # Safety
+    /// `p` is valid for reading `n` elements.
+    unsafe fn load_first(self, p: *const T, n: usize, fill: T) -> Self::V;
+    /// # Safety
+    /// `p` is valid for writing a vector; no alignment is needed.
+    unsafe fn store(self, v: Self::V, p: *mut T);
+    /// Stores the first `n` lanes.
+    /// # Safety
+    /// `p` is valid for writing `n` elements.
+    unsafe fn store_first(self, v: Self::V, p: *mut T, n: usize);
+    /// Stores past the caches, where the level can; [`Simd::fence`] must follow before another thread reads.
+    /// # Safety
+    /// `p` is valid for writing a vector and aligned to `VECTOR_BYTES`.
+    unsafe fn stream(self, v: Self::V, p: *mut T);
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `if a > b { a } else { b }`.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The nearest integer, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// `p * 2^k` for integral `k` with `2^k` normal; a NaN `p` stays NaN whatever `k` is.
+    fn scale(self, p: Self::V, k: Self::V) -> Self::V;
+    /// `a < b`; false when either is NaN.
+    fn lt(self, a: Self::V, b: Self::V) -> Self::M;
+    /// `if m { a } else { b }`.
+    fn select(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+    /// Bit `i` is lane `i` of the mask.
+    fn bits(self, m: Self::M) -> u32;
+    /// Transposes as many vectors as a vector has lanes, in place.
+    fn transpose(self, rows: &mut [Self::V]);
+}
+
+/// A level: vectors of `f32` and `f64`, and the passage between them.
+pub trait Simd: Lanes<f32> + Lanes<f64> {
+    /// The 16 lanes as two `f64` vectors, exactly.
+    fn widen(self, v: <Self as Lanes<f32>>::V) -> [<Self as Lanes<f64>>::V; 2];
+    /// Two `f64` vectors rounded to one `f32` vector.
+    fn narrow(self, v: [<Self as Lanes<f64>>::V; 2]) -> <Self as Lanes<f32>>::V;
+    /// `(m, k)` with `v = m * 2^k` and `1 <= m < 2`, for lanes that are positive and normal; other lanes
+    /// give anything.
+    fn split_exponent(self, v: <Self as Lanes<f64>>::V) -> (<Self as Lanes<f64>>::V, <Self as Lanes<f64>>::V);
+    /// Orders streamed stores before what follows.
+    fn fence(self);
+    /// Runs the task as a function of its own, compiled for this level.
+    fn call<K: Task>(self, task: K) -> K::Out;
+}
+
+/// A piece of work that is compiled for each level.
+pub trait Task {
+    /// What the task returns.
+    type Out;
+    /// The body; `#[inline(always)]` in every implementation.
+    fn run<S: Simd>(self, s: S) -> Self::Out;
+}
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// No instruction beyond the target's baseline; fused multiply-add in software where it is missing.
+    Portable = 1,
+    /// AVX2 and FMA (x86-64 from 2013 on).
+    Avx2 = 2,
+    /// AVX-512 F, BW, DQ and VL (x86-64 servers from 2017 on, Zen 4 and later).
+    Avx512 = 3,
+}
+
+impl Level {
+    /// Every level, lowest first.
+    pub const ALL: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+
+    /// The name used by `LOGITKIT_SIMD`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this processor has the level.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            Level::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => {
+                Level::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The levels of this processor, lowest first.
+    #[must_use]
+    pub fn available() -> Vec<Level> {
+        Level::ALL.into_iter().filter(|level| level.is_available()).collect()
+    }
+
+    fn best() -> Level {
+        Level::ALL.into_iter().rev().find(|level| level.is_available()).unwrap_or(Level::Portable)
+    }
+}
+
+/// The level in use; 0 before the first question.
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+
+/// The level that the kernels run at: the best one of the processor unless [`set_level`] lowered it.
+#[must_use]
+pub fn level() -> Level {
+    match LEVEL.load(Ordering::Relaxed) {
+        1 => Level::Portable,
+        2 => Level::Avx2,
+        3 => Level::Avx512,
+        _ => {
+            let best = Level::best();
+            LEVEL.store(best as u8, Ordering::Relaxed);
+            best
+        }
+    }
+}
+
+/// Makes all kernels of the process run at `level` and returns the former one. The results have the same
+/// bits at every level; this is for tests and measurements.
+///
+/// # Panics
+/// When the processor lacks the level.
+pub fn set_level(new: Level) -> Level {
+    assert!(new.is_available(), "this processor lacks the level {}", new.name());
+    let former = level();
+    LEVEL.store(new as u8, Ordering::Relaxed);
+    former
+}
+
+/// Runs a task at the level in use.
+#[inline]
+pub(crate) fn dispatch<K: Task>(task: K) -> K::Out {
+    match level() {
+        Level::Portable => portable::Portable.call(task),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `LEVEL` only ever holds a level that `is_available` has confirmed.
+        Level::Avx2 => unsafe { avx2::Avx2::assume() }.call(task),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { avx512::Avx512::assume() }.call(task),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => unreachable!("only available levels are stored"),
+    }
+}

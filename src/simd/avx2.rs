@@ -1,0 +1,362 @@
+//! AVX2 and FMA: a logical vector is two registers.
+#![expect(unsafe_code, reason = "intrinsics; the token proves the instruction set")]
+
+use super::{Lanes, Simd, Task};
+use core::arch::x86_64::*;
+
+/// Proof that the processor has AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[inline(always)]
+    pub(super) unsafe fn assume() -> Self {
+        Avx2(())
+    }
+}
+
+/// An intrinsic without memory access.
+macro_rules! isa {
+    ($e:expr) => {
+        // SAFETY: `Avx2` exists only on processors that have the instruction set; no memory is accessed.
+        unsafe { $e }
+    };
+}
+
+/// An intrinsic without memory access on both halves.
+macro_rules! both {
+    ($f:ident $(::<$c:tt>)? ($($v:ident),+)) => {
+        isa!([$f $(::<$c>)? ($($v[0]),+), $f $(::<$c>)? ($($v[1]),+)])
+    };
+}
+
+/// Masks of the first `n` of 16 lanes.
+#[inline(always)]
+fn first16(_: Avx2, n: usize) -> [__m256i; 2] {
+    debug_assert!(n <= 16);
+    let n = [isa!(_mm256_set1_epi32(n as i32)); 2];
+    let place =
+        isa!([_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)]);
+    both!(_mm256_cmpgt_epi32(n, place))
+}
+
+/// Masks of the first `n` of 8 lanes.
+#[inline(always)]
+fn first8(_: Avx2, n: usize) -> [__m256i; 2] {
+    debug_assert!(n <= 8);
+    let n = [isa!(_mm256_set1_epi64x(n as i64)); 2];
+    let place = isa!([_mm256_setr_epi64x(0, 1, 2, 3), _mm256_setr_epi64x(4, 5, 6, 7)]);
+    both!(_mm256_cmpgt_epi64(n, place))
+}
+
+const TWO_23: f32 = (1u32 << 23) as f32;
+const TWO_52: f64 = (1u64 << 52) as f64;
+
+impl Lanes<f32> for Avx2 {
+    type V = [__m256; 2];
+    type M = [__m256; 2];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [__m256; 2] {
+        [isa!(_mm256_set1_ps(x)); 2]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> [__m256; 2] {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize, fill: f32) -> [__m256; 2] {
+        let (m, fill) = (first16(self, n), self.splat(fill));
+        // SAFETY: masked-off lanes are not accessed; the caller's promise for the others. `wrapping_add`,
+        // because the second half may lie beyond the object.
+        let v = unsafe { [_mm256_maskload_ps(p, m[0]), _mm256_maskload_ps(p.wrapping_add(8), m[1])] };
+        let m = both!(_mm256_castsi256_ps(m));
+        both!(_mm256_blendv_ps(fill, v, m))
+    }
+    #[inline(always)]
+    unsafe fn store(self, v: [__m256; 2], p: *mut f32) {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe {
+            _mm256_storeu_ps(p, v[0]);
+            _mm256_storeu_ps(p.add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, v: [__m256; 2], p: *mut f32, n: usize) {
+        let m = first16(self, n);
+        // SAFETY: as in `load_first`.
+        unsafe {
+            _mm256_maskstore_ps(p, m[0], v[0]);
+            _mm256_maskstore_ps(p.wrapping_add(8), m[1], v[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, v: [__m256; 2], p: *mut f32) {
+        // SAFETY: the caller's promise (64-byte alignment included).
+        unsafe {
+            _mm256_stream_ps(p, v[0]);
+            _mm256_stream_ps(p.add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn round(self, a: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+    #[inline(always)]
+    fn scale(self, p: [__m256; 2], k: [__m256; 2]) -> [__m256; 2] {
+        // The low bits of 1.5 * 2^23 + 127 + k are the biased exponent.
+        let magic = self.splat(1.5 * TWO_23 + 127.0);
+        let biased = both!(_mm256_add_ps(k, magic));
+        let biased = both!(_mm256_castps_si256(biased));
+        let bits = both!(_mm256_slli_epi32::<23>(biased));
+        let power = both!(_mm256_castsi256_ps(bits));
+        both!(_mm256_mul_ps(p, power))
+    }
+    #[inline(always)]
+    fn lt(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
+    }
+    #[inline(always)]
+    fn select(self, m: [__m256; 2], a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_blendv_ps(b, a, m))
+    }
+    #[inline(always)]
+    fn bits(self, m: [__m256; 2]) -> u32 {
+        let [low, high] = both!(_mm256_movemask_ps(m));
+        (low | high << 8) as u32
+    }
+    #[inline(always)]
+    fn transpose(self, r: &mut [[__m256; 2]]) {
+        assert!(r.len() == 16, "16 rows");
+        // Four blocks of 8 x 8; the two off the diagonal change places.
+        let (upper, lower) = r.split_at(8);
+        let (a, b) = (transpose8(self, upper, 0), transpose8(self, upper, 1));
+        let (c, d) = (transpose8(self, lower, 0), transpose8(self, lower, 1));
+        for i in 0..8 {
+            r[i] = [a[i], c[i]];
+            r[8 + i] = [b[i], d[i]];
+        }
+    }
+}
+
+/// Transposes one half, `v[h]`, of 8 vectors: 8 x 8 `f32`.
+#[inline(always)]
+fn transpose8(s: Avx2, v: &[[__m256; 2]], h: usize) -> [__m256; 8] {
+    let mut t = [s.splat(0.0f32)[0]; 8];
+    // Pairs, then quads within 128-bit lanes; then the 2 x 2 matrix of 128-bit lanes.
+    for i in 0..4 {
+        t[2 * i] = isa!(_mm256_unpacklo_ps(v[2 * i][h], v[2 * i + 1][h]));
+        t[2 * i + 1] = isa!(_mm256_unpackhi_ps(v[2 * i][h], v[2 * i + 1][h]));
+    }
+    let mut u = t;
+    for q in 0..2 {
+        let (a, b, c, d) = (t[4 * q], t[4 * q + 1], t[4 * q + 2], t[4 * q + 3]);
+        u[4 * q] = isa!(_mm256_shuffle_ps::<0x44>(a, c));
+        u[4 * q + 1] = isa!(_mm256_shuffle_ps::<0xee>(a, c));
+        u[4 * q + 2] = isa!(_mm256_shuffle_ps::<0x44>(b, d));
+        u[4 * q + 3] = isa!(_mm256_shuffle_ps::<0xee>(b, d));
+    }
+    for j in 0..4 {
+        t[j] = isa!(_mm256_permute2f128_ps::<0x20>(u[j], u[4 + j]));
+        t[4 + j] = isa!(_mm256_permute2f128_ps::<0x31>(u[j], u[4 + j]));
+    }
+    t
+}
+
+impl Lanes<f64> for Avx2 {
+    type V = [__m256d; 2];
+    type M = [__m256d; 2];
+
+    #[inline(always)]
+    fn splat(self, x: f64) -> [__m256d; 2] {
+        [isa!(_mm256_set1_pd(x)); 2]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f64) -> [__m256d; 2] {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { [_mm256_loadu_pd(p), _mm256_loadu_pd(p.add(4))] }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f64, n: usize, fill: f64) -> [__m256d; 2] {
+        let (m, fill) = (first8(self, n), self.splat(fill));
+        // SAFETY: masked-off lanes are not accessed; the caller's promise for the others. `wrapping_add`,
+        // because the second half may lie beyond the object.
+        let v = unsafe { [_mm256_maskload_pd(p, m[0]), _mm256_maskload_pd(p.wrapping_add(4), m[1])] };
+        let m = both!(_mm256_castsi256_pd(m));
+        both!(_mm256_blendv_pd(fill, v, m))
+    }
+    #[inline(always)]
+    unsafe fn store(self, v: [__m256d; 2], p: *mut f64) {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe {
+            _mm256_storeu_pd(p, v[0]);
+            _mm256_storeu_pd(p.add(4), v[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, v: [__m256d; 2], p: *mut f64, n: usize) {
+        let m = first8(self, n);
+        // SAFETY: as in `load_first`.
+        unsafe {
+            _mm256_maskstore_pd(p, m[0], v[0]);
+            _mm256_maskstore_pd(p.wrapping_add(4), m[1], v[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, v: [__m256d; 2], p: *mut f64) {
+        // SAFETY: the caller's promise (64-byte alignment included).
+        unsafe {
+            _mm256_stream_pd(p, v[0]);
+            _mm256_stream_pd(p.add(4), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_add_pd(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_sub_pd(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_mul_pd(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_div_pd(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: [__m256d; 2], b: [__m256d; 2], c: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_fmadd_pd(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_max_pd(a, b))
+    }
+    #[inline(always)]
+    fn round(self, a: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_round_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+    #[inline(always)]
+    fn scale(self, p: [__m256d; 2], k: [__m256d; 2]) -> [__m256d; 2] {
+        // The low bits of 1.5 * 2^52 + 1023 + k are the biased exponent.
+        let magic = self.splat(1.5 * TWO_52 + 1023.0);
+        let biased = both!(_mm256_add_pd(k, magic));
+        let biased = both!(_mm256_castpd_si256(biased));
+        let bits = both!(_mm256_slli_epi64::<52>(biased));
+        let power = both!(_mm256_castsi256_pd(bits));
+        both!(_mm256_mul_pd(p, power))
+    }
+    #[inline(always)]
+    fn lt(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_cmp_pd::<_CMP_LT_OQ>(a, b))
+    }
+    #[inline(always)]
+    fn select(self, m: [__m256d; 2], a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_blendv_pd(b, a, m))
+    }
+    #[inline(always)]
+    fn bits(self, m: [__m256d; 2]) -> u32 {
+        let [low, high] = both!(_mm256_movemask_pd(m));
+        (low | high << 4) as u32
+    }
+    #[inline(always)]
+    fn transpose(self, r: &mut [[__m256d; 2]]) {
+        assert!(r.len() == 8, "8 rows");
+        // Four blocks of 4 x 4; the two off the diagonal change places.
+        let (upper, lower) = r.split_at(4);
+        let (a, b) = (transpose4(self, upper, 0), transpose4(self, upper, 1));
+        let (c, d) = (transpose4(self, lower, 0), transpose4(self, lower, 1));
+        for i in 0..4 {
+            r[i] = [a[i], c[i]];
+            r[4 + i] = [b[i], d[i]];
+        }
+    }
+}
+
+/// Transposes one half, `v[h]`, of 4 vectors: 4 x 4 `f64`.
+#[inline(always)]
+fn transpose4(_: Avx2, v: &[[__m256d; 2]], h: usize) -> [__m256d; 4] {
+    let (a, b) = isa!((_mm256_unpacklo_pd(v[0][h], v[1][h]), _mm256_unpackhi_pd(v[0][h], v[1][h])));
+    let (c, d) = isa!((_mm256_unpacklo_pd(v[2][h], v[3][h]), _mm256_unpackhi_pd(v[2][h], v[3][h])));
+    isa!([
+        _mm256_permute2f128_pd::<0x20>(a, c),
+        _mm256_permute2f128_pd::<0x20>(b, d),
+        _mm256_permute2f128_pd::<0x31>(a, c),
+        _mm256_permute2f128_pd::<0x31>(b, d),
+    ])
+}
+
+impl Simd for Avx2 {
+    #[inline(always)]
+    fn widen(self, v: [__m256; 2]) -> [[__m256d; 2]; 2] {
+        let low = both!(_mm256_castps256_ps128(v));
+        let high = both!(_mm256_extractf128_ps::<1>(v));
+        isa!([
+            [_mm256_cvtps_pd(low[0]), _mm256_cvtps_pd(high[0])],
+            [_mm256_cvtps_pd(low[1]), _mm256_cvtps_pd(high[1])]
+        ])
+    }
+    #[inline(always)]
+    fn narrow(self, v: [[__m256d; 2]; 2]) -> [__m256; 2] {
+        let [a, b] = v;
+        let (a, b) = (both!(_mm256_cvtpd_ps(a)), both!(_mm256_cvtpd_ps(b)));
+        isa!([_mm256_set_m128(a[1], a[0]), _mm256_set_m128(b[1], b[0])])
+    }
+    #[inline(always)]
+    fn split_exponent(self, v: [__m256d; 2]) -> ([__m256d; 2], [__m256d; 2]) {
+        let one = self.splat(1.0f64);
+        let fraction = [isa!(_mm256_castsi256_pd(_mm256_set1_epi64x((1 << 52) - 1))); 2];
+        let m = both!(_mm256_and_pd(v, fraction));
+        let m = both!(_mm256_or_pd(m, one));
+        // 2^52 + the biased exponent, as the bits of a double.
+        let (magic, bias) = (self.splat(TWO_52), self.splat(TWO_52 + 1023.0));
+        let k = both!(_mm256_castpd_si256(v));
+        let k = both!(_mm256_srli_epi64::<52>(k));
+        let k = both!(_mm256_castsi256_pd(k));
+        let k = both!(_mm256_or_pd(k, magic));
+        (m, both!(_mm256_sub_pd(k, bias)))
+    }
+    #[inline(always)]
+    fn fence(self) {
+        isa!(_mm_sfence());
+    }
+    #[inline(always)]
+    fn call<K: Task>(self, task: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma")]
+        #[inline(never)]
+        fn run<K: Task>(task: K, s: Avx2) -> K::Out {
+            task.run(s)
+        }
+        // SAFETY: `Avx2` exists only on processors that have these instruction sets.
+        unsafe { run(task, self) }
+    }
+}

@@ -1,0 +1,356 @@
+//! The level without an instruction set: arrays and plain loops, which the compiler vectorises with the
+//! target's baseline.
+//!
+//! The fused multiply-add is the instruction where the baseline has one. Elsewhere it is made from exact
+//! sums and products: the error of a rounded operation is itself a number, and *rounding to odd* (an inexact
+//! result takes the neighbour with the odd last bit) before the last operation keeps what a second rounding
+//! would lose (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+#![expect(unsafe_code, reason = "loads and stores take pointers")]
+
+use super::{Lanes, Simd, Task};
+
+/// The token of the level that every processor has.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+/// Whether `mul_add` is one instruction.
+const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+
+/// `[f(a[i], ..)]` for all lanes.
+macro_rules! each {
+    (|$($a:ident),+| $e:expr) => {{
+        let mut out = first!($($a),+);
+        for i in 0..out.len() {
+            $(let $a = $a[i];)+
+            out[i] = $e;
+        }
+        out
+    }};
+}
+
+macro_rules! first {
+    ($a:ident $(, $rest:ident)*) => {
+        $a
+    };
+}
+
+/// Everything that does not depend on the format of the lanes.
+macro_rules! lanes {
+    ($T:ty, $width:literal, $fma:path, $round:path, $power:path) => {
+        impl Lanes<$T> for Portable {
+            type V = [$T; $width];
+            type M = [bool; $width];
+
+            #[inline(always)]
+            fn splat(self, x: $T) -> Self::V {
+                [x; $width]
+            }
+            #[inline(always)]
+            unsafe fn load(self, p: *const $T) -> Self::V {
+                // SAFETY: the caller's promise.
+                unsafe { p.cast::<Self::V>().read_unaligned() }
+            }
+            #[inline(always)]
+            unsafe fn load_first(self, p: *const $T, n: usize, fill: $T) -> Self::V {
+                debug_assert!(n <= $width);
+                let mut v = [fill; $width];
+                // SAFETY: the caller's promise for the source; `n` is at most the length of `v`.
+                unsafe { p.copy_to_nonoverlapping(v.as_mut_ptr(), n) };
+                v
+            }
+            #[inline(always)]
+            unsafe fn store(self, v: Self::V, p: *mut $T) {
+                // SAFETY: the caller's promise.
+                unsafe { p.cast::<Self::V>().write_unaligned(v) }
+            }
+            #[inline(always)]
+            unsafe fn store_first(self, v: Self::V, p: *mut $T, n: usize) {
+                debug_assert!(n <= $width);
+                // SAFETY: the caller's promise for the target; `n` is at most the length of `v`.
+                unsafe { p.copy_from_nonoverlapping(v.as_ptr(), n) }
+            }
+            #[inline(always)]
+            unsafe fn stream(self, v: Self::V, p: *mut $T) {
+                // SAFETY: the caller's promise.
+                unsafe { self.store(v, p) }
+            }
+            #[inline(always)]
+            fn add(self, a: Self::V, b: Self::V) -> Self::V {
+                each!(|a, b| a + b)
+            }
+            #[inline(always)]
+            fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+                each!(|a, b| a - b)
+            }
+            #[inline(always)]
+            fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+                each!(|a, b| a * b)
+            }
+            #[inline(always)]
+            fn div(self, a: Self::V, b: Self::V) -> Self::V {
+                each!(|a, b| a / b)
+            }
+            #[inline(always)]
+            fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                if FUSED { each!(|a, b, c| a.mul_add(b, c)) } else { $fma(a, b, c) }
+            }
+            #[inline(always)]
+            fn max(self, a: Self::V, b: Self::V) -> Self::V {
+                each!(|a, b| if a > b { a } else { b })
+            }
+            #[inline(always)]
+            fn round(self, a: Self::V) -> Self::V {
+                each!(|a| $round(a))
+            }
+            #[inline(always)]
+            fn scale(self, p: Self::V, k: Self::V) -> Self::V {
+                each!(|p, k| p * $power(k))
+            }
+            #[inline(always)]
+            fn lt(self, a: Self::V, b: Self::V) -> Self::M {
+                let mut m = [false; $width];
+                for i in 0..$width {
+                    m[i] = a[i] < b[i];
+                }
+                m
+            }
+            #[inline(always)]
+            fn select(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V {
+                each!(|a, b, m| if m { a } else { b })
+            }
+            #[inline(always)]
+            fn bits(self, m: Self::M) -> u32 {
+                let mut bits = 0;
+                for i in 0..$width {
+                    bits |= u32::from(m[i]) << i;
+                }
+                bits
+            }
+            #[inline(always)]
+            fn transpose(self, rows: &mut [Self::V]) {
+                assert!(rows.len() == $width, "{} rows", $width);
+                for i in 0..$width {
+                    for j in 0..i {
+                        let upper = rows[j][i];
+                        rows[j][i] = rows[i][j];
+                        rows[i][j] = upper;
+                    }
+                }
+            }
+        }
+    };
+}
+
+lanes!(f32, 16, fma_f32, round_f32, power_f32);
+lanes!(f64, 8, fma_f64, round_f64, power_f64);
+
+impl Simd for Portable {
+    #[inline(always)]
+    fn widen(self, v: [f32; 16]) -> [[f64; 8]; 2] {
+        let mut out = [[0.0; 8]; 2];
+        for i in 0..8 {
+            out[0][i] = f64::from(v[i]);
+            out[1][i] = f64::from(v[8 + i]);
+        }
+        out
+    }
+    #[inline(always)]
+    fn narrow(self, v: [[f64; 8]; 2]) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        for i in 0..8 {
+            out[i] = v[0][i] as f32;
+            out[8 + i] = v[1][i] as f32;
+        }
+        out
+    }
+    #[inline(always)]
+    fn split_exponent(self, v: [f64; 8]) -> ([f64; 8], [f64; 8]) {
+        let m = each!(|v| f64::from_bits(v.to_bits() & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000));
+        // 2^52 + the biased exponent, as the bits of a double.
+        let k = each!(|v| f64::from_bits(v.to_bits() >> 52 | 0x4330_0000_0000_0000) - (TWO_52 + 1023.0));
+        (m, k)
+    }
+    #[inline(always)]
+    fn fence(self) {}
+    #[inline(always)]
+    fn call<K: Task>(self, task: K) -> K::Out {
+        #[inline(never)]
+        fn run<K: Task>(task: K) -> K::Out {
+            task.run(Portable)
+        }
+        run(task)
+    }
+}
+
+const TWO_23: f32 = (1u32 << 23) as f32;
+const TWO_52: f64 = (1u64 << 52) as f64;
+
+/// The nearest integer: adding 2^23 leaves no bit for a fraction; larger values, infinities and NaN are kept.
+#[inline(always)]
+fn round_f32(x: f32) -> f32 {
+    let r = ((x.abs() + TWO_23) - TWO_23).copysign(x);
+    if x.abs() < TWO_23 { r } else { x }
+}
+
+/// As [`round_f32`].
+#[inline(always)]
+fn round_f64(x: f64) -> f64 {
+    let r = ((x.abs() + TWO_52) - TWO_52).copysign(x);
+    if x.abs() < TWO_52 { r } else { x }
+}
+
+/// `2^k` for integral `k` in `-126..=127`: the sum's low bits are the biased exponent. Some number or NaN for
+/// any other `k`.
+#[inline(always)]
+fn power_f32(k: f32) -> f32 {
+    f32::from_bits((k + (1.5 * TWO_23 + 127.0)).to_bits() << 23)
+}
+
+/// `2^k` for integral `k` in `-1022..=1023`; as [`power_f32`].
+#[inline(always)]
+fn power_f64(k: f64) -> f64 {
+    f64::from_bits((k + (1.5 * TWO_52 + 1023.0)).to_bits() << 52)
+}
+
+/// `(s, e)` with `s = a + b` rounded and `s + e = a + b` exactly, if nothing overflows.
+#[inline(always)]
+fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let s = a + b;
+    let t = s - a;
+    (s, (a - (s - t)) + (b - t))
+}
+
+/// `s + e` rounded to odd, for the results of [`two_sum`]: an inexact sum with an even last bit moves to the
+/// neighbour on the side of `e`. A NaN `e` counts as 0.
+#[inline(always)]
+fn round_to_odd(s: f64, e: f64) -> f64 {
+    let outward = f64::from_bits(e.to_bits() ^ (s.to_bits() & 1 << 63));
+    let step = u64::from(outward > 0.0).wrapping_sub(u64::from(outward < 0.0));
+    let bits = s.to_bits();
+    let even = (bits & 1).wrapping_sub(1);
+    f64::from_bits(bits.wrapping_add(step & even))
+}
+
+/// `a * b + c`: the product of two `f32` is an exact `f64`; the sum is rounded to odd, then to `f32`, also
+/// where that is subnormal: 53 bits are at least two more than the result's.
+#[inline(always)]
+fn fma_f32(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+    each!(|a, b, c| {
+        let (s, e) = two_sum(f64::from(a) * f64::from(b), f64::from(c));
+        round_to_odd(s, e) as f32
+    })
+}
+
+/// `a * b + c` by [`fma_f64_fast`], and by [`fma_f64_exact`] where that is not [`fast`].
+#[inline(always)]
+fn fma_f64(a: [f64; 8], b: [f64; 8], c: [f64; 8]) -> [f64; 8] {
+    #[cold]
+    #[inline(never)]
+    fn careful(a: &[f64; 8], b: &[f64; 8], c: &[f64; 8]) -> [f64; 8] {
+        let mut out = [0.0; 8];
+        for i in 0..8 {
+            out[i] = if fast(a[i], b[i], c[i]) {
+                fma_f64_fast(a[i], b[i], c[i])
+            } else {
+                fma_f64_exact(a[i], b[i], c[i])
+            };
+        }
+        out
+    }
+    let mut all = true;
+    for i in 0..8 {
+        all &= fast(a[i], b[i], c[i]);
+    }
+    if all { each!(|a, b, c| fma_f64_fast(a, b, c)) } else { careful(&a, &b, &c) }
+}
+
+const TWO_500: f64 = f64::from_bits((1023 + 500) << 52);
+const TWO_M500: f64 = f64::from_bits((1023 - 500) << 52);
+
+/// Whether all steps of [`fma_f64_fast`] stay clear of overflow and underflow.
+#[inline(always)]
+fn fast(a: f64, b: f64, c: f64) -> bool {
+    let product = (a * b).abs() >= TWO_M500;
+    let zero = (a == 0.0) | (b == 0.0);
+    (a.abs() <= TWO_500) & (b.abs() <= TWO_500) & (c.abs() <= TWO_500) & (product | zero)
+}
+
+/// `a * b + c` if [`fast`]: the exact product is `hi + lo`, the exact result a sum of three terms, of which
+/// the two small ones are added with rounding to odd.
+#[inline(always)]
+fn fma_f64_fast(a: f64, b: f64, c: f64) -> f64 {
+    let split = |x: f64| {
+        let t = x * 134_217_729.0; // 2^27 + 1: halves of 26 bits, whose products are exact.
+        let hi = t - (t - x);
+        (hi, x - hi)
+    };
+    let ((a1, a0), (b1, b0)) = (split(a), split(b));
+    let hi = a * b;
+    let lo = ((a1 * b1 - hi) + a1 * b0 + a0 * b1) + a0 * b0;
+    let (t, t_low) = two_sum(c, lo);
+    let (s, s_low) = two_sum(hi, t);
+    let (low, lost) = two_sum(t_low, s_low);
+    let sum = s + round_to_odd(low, lost);
+    // The sign of an exact zero is that of the unfused sum.
+    if sum == 0.0 { hi + c } else { sum }
+}
+
+/// `a * b + c` for all operands, in integers.
+fn fma_f64_exact(a: f64, b: f64, c: f64) -> f64 {
+    /// `x * 2^-k`, any bit lost kept as the last bit.
+    fn shift_right(x: u128, k: u32) -> u128 {
+        if k == 0 {
+            x
+        } else if k < 128 {
+            x >> k | u128::from(x << (128 - k) != 0)
+        } else {
+            u128::from(x != 0)
+        }
+    }
+    /// `(m, e)` with `|x| = m * 2^e`.
+    fn split(x: f64) -> (u128, i32) {
+        let bits = x.to_bits();
+        let (exponent, m) = ((bits >> 52 & 0x7ff) as i32, bits & 0x000f_ffff_ffff_ffff);
+        if exponent == 0 { (u128::from(m), -1074) } else { (u128::from(m | 1 << 52), exponent - 1075) }
+    }
+    /// The same value with the first bit in place 126.
+    fn normal((m, e): (u128, i32)) -> (u128, i32) {
+        let k = m.leading_zeros() - 1;
+        (m << k, e - k as i32)
+    }
+    if !(a.is_finite() && b.is_finite()) || a == 0.0 || b == 0.0 {
+        return a * b + c;
+    }
+    if !c.is_finite() {
+        return c + c;
+    }
+    if c == 0.0 {
+        return a * b;
+    }
+    let ((ma, ea), (mb, eb)) = (split(a), split(b));
+    let product = (normal((ma * mb, ea + eb)), a.is_sign_negative() != b.is_sign_negative());
+    let addend = (normal(split(c)), c.is_sign_negative());
+    // By exponent, then mantissa: the larger magnitude first.
+    let order = |&((m, e), _): &((u128, i32), bool)| (e, m);
+    let (large, small) =
+        if order(&product) >= order(&addend) { (product, addend) } else { (addend, product) };
+    let (((x, e), negative), ((y, ey), y_negative)) = (large, small);
+    let y = shift_right(y, (e - ey) as u32);
+    let sum = if negative == y_negative { x + y } else { x - y };
+    if sum == 0 {
+        return 0.0;
+    }
+    // The result is `m * 2^unit`: 53 bits, fewer where it is subnormal.
+    let unit = (e + 128 - sum.leading_zeros() as i32 - 53).max(-1074);
+    let m = if unit <= e {
+        sum << (e - unit)
+    } else {
+        // Two bits more than the result's say all about the rest.
+        let m = shift_right(sum, ((unit - e) as u32).saturating_sub(2));
+        let (m, rest) = if unit - e == 1 { (m >> 1, (m & 1) << 1) } else { (m >> 2, m & 3) };
+        m + u128::from(rest > 2 || (rest == 2 && m & 1 == 1))
+    };
+    let magnitude =
+        if unit > 971 { f64::INFINITY } else { f64::from_bits((((unit + 1074) as u64) << 52) + m as u64) };
+    if negative { -magnitude } else { magnitude }
+}

@@ -1,0 +1,529 @@
+//! Every operation of every level that this processor has, against the scalar operations of the standard
+//! library, on random bit patterns and on the values where floating-point arithmetic goes wrong.
+#![expect(unsafe_code, reason = "loads and stores take pointers")]
+
+use super::{Lanes, Level, Simd, Task, VECTOR_BYTES};
+use std::fmt::Debug;
+
+/// Runs a task at a level without touching the level of the process.
+fn run_at<K: Task>(level: Level, task: K) -> K::Out {
+    assert!(level.is_available());
+    match level {
+        Level::Portable => super::portable::Portable.call(task),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is available.
+        Level::Avx2 => unsafe { super::avx2::Avx2::assume() }.call(task),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is available.
+        Level::Avx512 => unsafe { super::avx512::Avx512::assume() }.call(task),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => unreachable!(),
+    }
+}
+
+/// `name: { statements }` becomes a test that runs the statements, with `s` the token, at every level.
+macro_rules! at_every_level {
+    ($($name:ident: |$s:ident| $body:block)+) => {$(
+        #[test]
+        fn $name() {
+            struct Check;
+            impl Task for Check {
+                type Out = ();
+                #[inline(always)]
+                fn run<S: Simd>(self, $s: S) $body
+            }
+            for level in Level::available() {
+                println!("{}", level.name());
+                run_at(level, Check);
+            }
+        }
+    )+};
+}
+
+at_every_level! {
+    arithmetic_f32: |s| { arithmetic::<f32, S>(s) }
+    arithmetic_f64: |s| { arithmetic::<f64, S>(s) }
+    fma_f32: |s| { fma::<f32, S>(s) }
+    fma_f64: |s| { fma::<f64, S>(s) }
+    round_f32: |s| { round::<f32, S>(s) }
+    round_f64: |s| { round::<f64, S>(s) }
+    scale_f32: |s| { scale::<f32, S>(s) }
+    scale_f64: |s| { scale::<f64, S>(s) }
+    comparison_f32: |s| { comparison::<f32, S>(s) }
+    comparison_f64: |s| { comparison::<f64, S>(s) }
+    memory_f32: |s| { memory::<f32, S>(s) }
+    memory_f64: |s| { memory::<f64, S>(s) }
+    transpose_f32: |s| { transpose::<f32, S>(s) }
+    transpose_f64: |s| { transpose::<f64, S>(s) }
+    widen_and_narrow: |s| { passage(s) }
+    split_exponent: |s| { exponent(s) }
+}
+
+/// How many vectors an ordinary check takes.
+const ROUNDS: usize = 20_000;
+
+#[inline(always)]
+fn arithmetic<T: Number, S: Lanes<T>>(s: S) {
+    let mut random = Random(1);
+    for _ in 0..ROUNDS {
+        let (a, b) = pairs::<T>(&mut random);
+        let (va, vb) = (vector(s, &a), vector(s, &b));
+        expect(&numbers(s, s.add(va, vb)), &[&a, &b], |x| x[0] + x[1]);
+        expect(&numbers(s, s.sub(va, vb)), &[&a, &b], |x| x[0] - x[1]);
+        expect(&numbers(s, s.mul(va, vb)), &[&a, &b], |x| x[0] * x[1]);
+        expect(&numbers(s, s.div(va, vb)), &[&a, &b], |x| x[0] / x[1]);
+        expect(&numbers(s, s.max(va, vb)), &[&a, &b], |x| if x[0] > x[1] { x[0] } else { x[1] });
+        expect(&numbers(s, s.splat(a[0])), &[&a], |_| a[0]);
+    }
+}
+
+/// Millions of cases. The reference is the mathematics library's where the baseline has no instruction.
+#[inline(always)]
+fn fma<T: Number, S: Lanes<T>>(s: S) {
+    let mut random = Random(2);
+    for _ in 0..20 * ROUNDS {
+        let [mut a, mut b, mut c] = [lanes::<T>(), lanes::<T>(), lanes::<T>()];
+        // A vector is either wholly ordinary, or anything, so that a level that decides by vectors is seen
+        // on both of its ways.
+        let ordinary = random.below(2) == 0;
+        for i in 0..a.len() {
+            (a[i], b[i], c[i]) = triple(&mut random, ordinary);
+        }
+        let got = numbers(s, s.fma(vector(s, &a), vector(s, &b), vector(s, &c)));
+        expect(&got, &[&a, &b, &c], |x| x[0].mul_add(x[1], x[2]));
+    }
+}
+
+#[inline(always)]
+fn round<T: Number, S: Lanes<T>>(s: S) {
+    let mut random = Random(3);
+    for _ in 0..ROUNDS {
+        let mut a = lanes::<T>();
+        for x in &mut a {
+            // Half of them between 1/4 and the first power of two without fractions, ties among them.
+            *x = if random.below(2) == 0 {
+                T::any(&mut random)
+            } else {
+                let exponent = T::BIAS - 2 + random.below(u64::from(T::MANTISSA) + 4);
+                T::with_exponent(&mut random, exponent)
+            };
+        }
+        expect(&numbers(s, s.round(vector(s, &a))), &[&a], |x| x[0].round_ties_even());
+    }
+}
+
+#[inline(always)]
+fn scale<T: Number, S: Lanes<T>>(s: S) {
+    let mut random = Random(4);
+    for _ in 0..ROUNDS {
+        let (mut p, mut k, mut power) = (lanes::<T>(), lanes::<T>(), lanes::<T>());
+        for i in 0..p.len() {
+            p[i] = T::any(&mut random);
+            let biased = 1 + random.below(2 * T::BIAS);
+            power[i] = T::from_bits(biased << T::MANTISSA);
+            k[i] = T::integer(biased as i64 - T::BIAS as i64);
+        }
+        let got = numbers(s, s.scale(vector(s, &p), vector(s, &k)));
+        expect(&got, &[&p, &power, &k], |x| x[0] * x[1]);
+
+        // A NaN stays one, whatever the power.
+        for i in 0..p.len() {
+            p[i] = T::from_bits(T::NAN | random.below(1 << (T::MANTISSA - 1)));
+            k[i] = T::any(&mut random);
+        }
+        expect(&numbers(s, s.scale(vector(s, &p), vector(s, &k))), &[&p, &k], |x| x[0]);
+        // Any other combination gives something.
+        s.scale(vector(s, &k), vector(s, &p));
+    }
+}
+
+#[inline(always)]
+fn comparison<T: Number, S: Lanes<T>>(s: S) {
+    let mut random = Random(5);
+    for _ in 0..ROUNDS {
+        let (a, b) = pairs::<T>(&mut random);
+        let (c, d) = pairs::<T>(&mut random);
+        let less = s.lt(vector(s, &a), vector(s, &b));
+        let want = (0..a.len()).fold(0, |bits, i| bits | u32::from(a[i] < b[i]) << i);
+        assert_eq!(s.bits(less), want, "{a:?} < {b:?}");
+        let got = numbers(s, s.select(less, vector(s, &c), vector(s, &d)));
+        expect(&got, &[&a, &b, &c, &d], |x| if x[0] < x[1] { x[2] } else { x[3] });
+    }
+}
+
+#[inline(always)]
+fn memory<T: Number, S: Lanes<T>>(s: S) {
+    let width = lanes::<T>().len();
+    let mut random = Random(6);
+    let source: Vec<T> = (0..3 * width).map(|_| T::with_exponent(&mut random, T::BIAS)).collect();
+    let (fill, guard) = (T::integer(-1), T::integer(-2));
+    for at in 0..=width {
+        let part = &source[at..at + width];
+        // SAFETY: `part` has the width of a vector.
+        let v = unsafe { s.load(part.as_ptr()) };
+        expect(&numbers(s, v), &[part], |x| x[0]);
+
+        let mut target = vec![guard; 3 * width];
+        // SAFETY: `target` goes on for more than a vector.
+        unsafe { s.store(v, target[at..].as_mut_ptr()) };
+        let want: Vec<T> = (0..3 * width)
+            .map(|i| if (at..at + width).contains(&i) { part[i - at] } else { guard })
+            .collect();
+        expect(&target, &[&want], |x| x[0]);
+
+        for n in 0..=width {
+            // SAFETY: `part` has at least `n` elements.
+            let v = unsafe { s.load_first(part.as_ptr(), n, fill) };
+            let want: Vec<T> = (0..width).map(|i| if i < n { part[i] } else { fill }).collect();
+            expect(&numbers(s, v), &[&want], |x| x[0]);
+
+            let mut target = vec![guard; 3 * width];
+            // SAFETY: `target` goes on for at least `n` elements.
+            unsafe { s.store_first(vector(s, part), target[at..].as_mut_ptr(), n) };
+            let want: Vec<T> = (0..3 * width)
+                .map(|i| if (at..at + n).contains(&i) { part[i - at] } else { guard })
+                .collect();
+            expect(&target, &[&want], |x| x[0]);
+        }
+    }
+    let mut target = vec![guard; 4 * width];
+    let first = target.as_ptr().align_offset(VECTOR_BYTES);
+    // SAFETY: aligned by `first`, which is less than a vector; another vector fits behind it.
+    unsafe { s.stream(vector(s, &source), target[first..].as_mut_ptr()) };
+    expect(&target[first..first + width], &[&source], |x| x[0]);
+    expect(&target[..first], &[&vec![guard; first]], |x| x[0]);
+    let rest = 3 * width - first;
+    expect(&target[first + width..], &[&vec![guard; rest]], |x| x[0]);
+}
+
+#[inline(always)]
+fn transpose<T: Number, S: Lanes<T>>(s: S) {
+    let width = lanes::<T>().len();
+    let matrix: Vec<T> = (0..width * width).map(|i| T::integer(i as i64)).collect();
+    let mut rows: Vec<S::V> = matrix.chunks(width).map(|row| vector(s, row)).collect();
+    s.transpose(&mut rows);
+    for (j, &row) in rows.iter().enumerate() {
+        let column: Vec<T> = (0..width).map(|i| matrix[i * width + j]).collect();
+        expect(&numbers(s, row), &[&column], |x| x[0]);
+    }
+}
+
+#[inline(always)]
+fn passage<S: Simd>(s: S) {
+    let mut random = Random(7);
+    for _ in 0..ROUNDS {
+        let narrow: Vec<f32> = (0..16).map(|_| f32::any(&mut random)).collect();
+        let [low, high] = s.widen(vector::<f32, S>(s, &narrow));
+        let got = [numbers::<f64, S>(s, low), numbers::<f64, S>(s, high)].concat();
+        let exact: Vec<f64> = narrow.iter().map(|&x| f64::from(x)).collect();
+        expect(&got, &[&exact], |x| x[0]);
+
+        // Anything; halfway between two `f32`, or next to that; or in and below their subnormal range.
+        let wide: Vec<f64> = (0..16)
+            .map(|i| match random.below(4) {
+                0 => f64::any(&mut random),
+                1 => f64::with_exponent(&mut random, 1023 - 155 + i),
+                _ => {
+                    let (near, off) = (f64::from(f32::any(&mut random)), random.below(3));
+                    f64::from_bits((near.to_bits() | 1 << 28).wrapping_add(off).wrapping_sub(1))
+                }
+            })
+            .collect();
+        let v = s.narrow([vector::<f64, S>(s, &wide[..8]), vector::<f64, S>(s, &wide[8..])]);
+        let rounded: Vec<f32> = wide.iter().map(|&x| x as f32).collect();
+        expect(&numbers::<f32, S>(s, v), &[&rounded], |x| x[0]);
+    }
+}
+
+#[inline(always)]
+fn exponent<S: Simd>(s: S) {
+    let mut random = Random(8);
+    for _ in 0..ROUNDS {
+        let mut v = lanes::<f64>();
+        for x in &mut v {
+            let exponent = 1 + random.below(2046);
+            *x = f64::with_exponent(&mut random, exponent).abs();
+        }
+        let (m, k) = s.split_exponent(vector::<f64, S>(s, &v));
+        expect(&numbers::<f64, S>(s, k), &[&v], |x| (x[0].to_bits() >> 52) as f64 - 1023.0);
+        expect(&numbers::<f64, S>(s, m), &[&v], |x| f64::from_bits(x[0].to_bits() << 12 >> 12 | 1023 << 52));
+        // Other lanes give something.
+        s.split_exponent(vector::<f64, S>(s, &[0.0, -0.0, -1.0, 5e-324, f64::NAN, f64::INFINITY, -5.0, 1.0]));
+    }
+}
+
+/// Masked loads and stores at the very end of the readable memory.
+#[cfg(unix)]
+#[test]
+fn masked_lanes_are_not_accessed() {
+    struct Edge(*mut u8);
+    impl Task for Edge {
+        type Out = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            edge::<f32, S>(s, self.0);
+            edge::<f64, S>(s, self.0);
+        }
+    }
+    #[inline(always)]
+    fn edge<T: Number, S: Lanes<T>>(s: S, end: *mut u8) {
+        let numbers = lanes::<T>();
+        for n in 0..=numbers.len() {
+            // SAFETY: the page before `end` is the test's own; `n` elements fit in it.
+            unsafe {
+                let p = end.cast::<T>().sub(n);
+                s.store_first(vector(s, &numbers), p, n);
+                let v = s.load_first(p, n, T::integer(0));
+                expect(&self::numbers(s, v), &[&numbers], |x| x[0]);
+            }
+        }
+    }
+    // SAFETY: a fresh mapping of two pages of which the second becomes inaccessible, freed at the end.
+    unsafe {
+        let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
+        let start =
+            libc::mmap(std::ptr::null_mut(), 2 * page, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        let end = start.cast::<u8>().add(page);
+        assert_eq!(libc::mprotect(end.cast(), page, libc::PROT_NONE), 0);
+        for level in Level::available() {
+            run_at(level, Edge(end));
+        }
+        assert_eq!(libc::munmap(start, 2 * page), 0);
+    }
+}
+
+#[test]
+fn fence_and_call_return() {
+    struct Outer;
+    struct Inner(u32);
+    impl Task for Outer {
+        type Out = u32;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> u32 {
+            s.fence();
+            s.call(Inner(20)) + s.call(Inner(1))
+        }
+    }
+    impl Task for Inner {
+        type Out = u32;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> u32 {
+            let ones: <S as Lanes<f32>>::V = s.splat(1.0f32);
+            let zeros: <S as Lanes<f32>>::V = s.splat(0.0f32);
+            self.0 + Lanes::<f32>::bits(s, Lanes::<f32>::lt(s, zeros, ones)).count_ones()
+        }
+    }
+    for level in Level::available() {
+        assert_eq!(run_at(level, Outer), 53, "{}", level.name());
+    }
+}
+
+#[test]
+fn levels_are_ordered_and_the_first_is_always_there() {
+    let available = Level::available();
+    assert_eq!(available[0], Level::Portable);
+    assert!(available.is_sorted());
+    assert!(available.iter().all(|level| level.is_available()));
+}
+
+/// A sequence of random bits (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+    fn below(&mut self, n: u64) -> u64 {
+        self.bits() % n
+    }
+}
+
+/// What the checks need of `f32` and `f64`.
+trait Number:
+    Copy
+    + Debug
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+{
+    /// Stored bits of the significand.
+    const MANTISSA: u32;
+    /// The exponent field of 1.
+    const BIAS: u64;
+    /// The sign bit.
+    const SIGN: u64 = (2 * Self::BIAS + 2) << Self::MANTISSA;
+    /// The bits of a quiet NaN.
+    const NAN: u64 = (4 * Self::BIAS + 3) << (Self::MANTISSA - 1);
+    fn from_bits(bits: u64) -> Self;
+    fn to_bits(self) -> u64;
+    fn integer(x: i64) -> Self;
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    fn round_ties_even(self) -> Self;
+
+    /// A random sign and significand, which is often short or full of ones; a finite value.
+    fn with_exponent(random: &mut Random, field: u64) -> Self {
+        let ones = (1 << Self::MANTISSA) - 1;
+        let mantissa = match random.below(8) {
+            0 => 0,
+            1 => ones,
+            2 => 1 << random.below(Self::MANTISSA.into()),
+            3 => ones << random.below(Self::MANTISSA.into()),
+            4 => random.bits() << random.below(Self::MANTISSA.into()),
+            _ => random.bits(),
+        };
+        let sign = random.below(2) * Self::SIGN;
+        Self::from_bits(sign | field.min(2 * Self::BIAS) << Self::MANTISSA | mantissa & ones)
+    }
+
+    /// Any value: infinities, NaN, zeros and subnormals often.
+    fn any(random: &mut Random) -> Self {
+        match random.below(8) {
+            0 => {
+                let largest = (2 * Self::BIAS + 1) << Self::MANTISSA;
+                let one = Self::BIAS << Self::MANTISSA;
+                let list = [0, 1, largest, largest - 1, Self::NAN, largest + 1, one, one + 1, one - 1];
+                Self::from_bits(list[random.below(9) as usize] | (random.below(2) * Self::SIGN))
+            }
+            1 => Self::integer(random.below(41) as i64 - 20) / Self::integer(2),
+            2 => {
+                let field = random.below(4);
+                Self::with_exponent(random, field)
+            }
+            3 => {
+                let field = 2 * Self::BIAS - random.below(4);
+                Self::with_exponent(random, field)
+            }
+            4 | 5 => Self::ordinary(random, 40),
+            _ => Self::from_bits(random.bits()),
+        }
+    }
+
+    /// A value between `2^-reach` and `2^reach`.
+    fn ordinary(random: &mut Random, reach: u64) -> Self {
+        let field = Self::BIAS - reach + random.below(2 * reach);
+        Self::with_exponent(random, field)
+    }
+}
+
+macro_rules! number {
+    ($T:ty, $bits:ty, $mantissa:literal, $bias:literal) => {
+        impl Number for $T {
+            const MANTISSA: u32 = $mantissa;
+            const BIAS: u64 = $bias;
+            fn from_bits(bits: u64) -> Self {
+                <$T>::from_bits(bits as $bits)
+            }
+            fn to_bits(self) -> u64 {
+                <$T>::to_bits(self).into()
+            }
+            fn integer(x: i64) -> Self {
+                x as $T
+            }
+            fn mul_add(self, b: Self, c: Self) -> Self {
+                <$T>::mul_add(self, b, c)
+            }
+            fn round_ties_even(self) -> Self {
+                <$T>::round_ties_even(self)
+            }
+        }
+    };
+}
+
+number!(f32, u32, 23, 127);
+number!(f64, u64, 52, 1023);
+
+/// As many numbers as a vector has lanes.
+fn lanes<T: Number>() -> Vec<T> {
+    vec![T::integer(0); VECTOR_BYTES / size_of::<T>()]
+}
+
+/// Two vectors' lanes: anything, and the second often equal, opposite or next to the first.
+fn pairs<T: Number>(random: &mut Random) -> (Vec<T>, Vec<T>) {
+    let (mut a, mut b) = (lanes::<T>(), lanes::<T>());
+    for i in 0..a.len() {
+        a[i] = T::any(random);
+        b[i] = match random.below(8) {
+            0 => a[i],
+            1 => -a[i],
+            2 => T::from_bits(a[i].to_bits() ^ 1),
+            _ => T::any(random),
+        };
+    }
+    (a, b)
+}
+
+/// The operands of a multiply-add: anything, or, with exponents near 0, only what cannot over- or underflow;
+/// often with cancellation.
+fn triple<T: Number>(random: &mut Random, ordinary: bool) -> (T, T, T) {
+    let (a, b) = match random.below(4) {
+        _ if ordinary => (T::ordinary(random, 30), T::ordinary(random, 30)),
+        0 => (T::any(random), T::any(random)),
+        // A product near the smallest or the largest numbers.
+        1 => {
+            let first = 1 + random.below(T::BIAS);
+            let sum = T::BIAS + 10 - random.below(2 * u64::from(T::MANTISSA) + 40).min(T::BIAS);
+            (T::with_exponent(random, first), T::with_exponent(random, sum.saturating_sub(first)))
+        }
+        2 => {
+            let first = T::BIAS + random.below(T::BIAS);
+            let sum = 3 * T::BIAS + 2 - random.below(5);
+            (T::with_exponent(random, first), T::with_exponent(random, sum - first))
+        }
+        _ => (T::ordinary(random, T::BIAS / 2), T::ordinary(random, T::BIAS / 2)),
+    };
+    let product = a * b;
+    let c = match random.below(4) {
+        0 if ordinary => T::ordinary(random, 60),
+        0 => T::any(random),
+        1 => -product,
+        2 => T::from_bits((-product).to_bits() ^ random.below(4)),
+        _ => {
+            let field = (product.to_bits() & !T::SIGN) >> T::MANTISSA;
+            let reach = 60.min(random.below(2 * u64::from(T::MANTISSA) + 10));
+            let up = random.below(2) == 0;
+            T::with_exponent(random, if up { field + reach } else { field.saturating_sub(reach) })
+        }
+    };
+    (a, b, c)
+}
+
+/// The lanes as a vector.
+#[inline(always)]
+fn vector<T: Number, S: Lanes<T>>(s: S, x: &[T]) -> S::V {
+    assert!(x.len() >= VECTOR_BYTES / size_of::<T>());
+    // SAFETY: `x` has the lanes of a vector.
+    unsafe { s.load(x.as_ptr()) }
+}
+
+/// The vector's lanes.
+#[inline(always)]
+fn numbers<T: Number, S: Lanes<T>>(s: S, v: S::V) -> Vec<T> {
+    let mut x = lanes::<T>();
+    // SAFETY: `x` has the lanes of a vector.
+    unsafe { s.store(v, x.as_mut_ptr()) };
+    x
+}
+
+/// Asserts that lane by lane `got` has the bits of `f` of the arguments, or is NaN where that is NaN.
+#[track_caller]
+fn expect<T: Number>(got: &[T], arguments: &[&[T]], f: impl Fn(&[T]) -> T) {
+    for (i, &got) in got.iter().enumerate() {
+        let mut x = [T::integer(0); 4];
+        for (x, argument) in x.iter_mut().zip(arguments) {
+            *x = argument[i];
+        }
+        let x = &x[..arguments.len()];
+        let want = f(x);
+        let nan = |x: T| x.partial_cmp(&x).is_none();
+        let same = got.to_bits() == want.to_bits() || nan(got) && nan(want);
+        assert!(same, "lane {i} of {x:?}: got {got:?}, want {want:?}");
+    }
+}

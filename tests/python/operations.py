@@ -1,0 +1,164 @@
+"""Every operation as a function of one batch, for the tests that ask the same of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import logitkit as lk
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the operations read.
+
+    ``x`` are logits, ``other`` is any array of the same shape and ``t`` one of numbers from 0 to 1;
+    ``labels`` has the shape without ``axis``.
+    """
+
+    x: Array
+    other: Array
+    t: Array
+    labels: Array
+    axis: int
+
+    def map(self, change: Callable[[Array], Array]) -> Batch:
+        """Return the batch with the large arrays passed through ``change``."""
+        return Batch(
+            change(self.x), change(self.other), change(self.t), self.labels, self.axis
+        )
+
+    def take(self, index: Any, label_index: Any) -> Batch:
+        """Return a part of the batch."""
+        return Batch(
+            self.x[index], self.other[index], self.t[index], self.labels[label_index], self.axis
+        )
+
+
+def make_batch(x: Array, axis: int, rng: np.random.Generator) -> Batch:
+    """Return ``x`` with all that goes with it."""
+    axis %= x.ndim
+    other = rng.normal(0, 1, x.shape).astype(x.dtype)
+    t = np.maximum(rng.uniform(-0.5, 1, x.shape), 0).astype(x.dtype)
+    labels = rng.integers(0, x.shape[axis], x.shape[:axis] + x.shape[axis + 1 :])
+    return Batch(x, other, t, labels, axis - x.ndim)
+
+
+def softmax(b: Batch) -> tuple[Any, ...]:
+    return (lk.softmax(b.x, b.axis),)
+
+
+def log_softmax(b: Batch) -> tuple[Any, ...]:
+    return (lk.log_softmax(b.x, b.axis),)
+
+
+def logsumexp(b: Batch) -> tuple[Any, ...]:
+    return (lk.logsumexp(b.x, b.axis),)
+
+
+def softmax_backward(b: Batch) -> tuple[Any, ...]:
+    return (lk.softmax_backward(b.other, b.x, b.axis),)
+
+
+def log_softmax_backward(b: Batch) -> tuple[Any, ...]:
+    return (lk.log_softmax_backward(b.other, b.x, b.axis),)
+
+
+def logsumexp_backward(b: Batch) -> tuple[Any, ...]:
+    grad = b.other.take(0, axis=b.axis)
+    return (lk.logsumexp_backward(grad, b.x, lk.logsumexp(b.x, b.axis), b.axis),)
+
+
+def cross_entropy(b: Batch) -> tuple[Any, ...]:
+    return (lk.cross_entropy(b.x, b.labels, axis=b.axis, reduction="none"),)
+
+
+def cross_entropy_value_and_grad(b: Batch) -> tuple[Any, ...]:
+    return lk.cross_entropy_value_and_grad(b.x, b.labels, axis=b.axis, reduction="none")
+
+
+def cross_entropy_soft(b: Batch) -> tuple[Any, ...]:
+    return lk.cross_entropy_value_and_grad(b.x, b.t, axis=b.axis, reduction="none")
+
+
+def mse_loss(b: Batch) -> tuple[Any, ...]:
+    return (lk.mse_loss(b.x, b.other, reduction="none"),)
+
+
+def mse_loss_value_and_grad(b: Batch) -> tuple[Any, ...]:
+    return lk.mse_loss_value_and_grad(b.x, b.other, reduction="none")
+
+
+def classification_error(b: Batch) -> tuple[Any, ...]:
+    return (lk.classification_error(b.x, b.labels, axis=b.axis, reduction="none"),)
+
+
+def cross_entropy_mean(b: Batch) -> tuple[Any, ...]:
+    return lk.cross_entropy_value_and_grad(b.x, b.labels, axis=b.axis)
+
+
+def cross_entropy_sum(b: Batch) -> tuple[Any, ...]:
+    return (lk.cross_entropy(b.x, b.labels, axis=b.axis, reduction="sum"),)
+
+
+def cross_entropy_soft_mean(b: Batch) -> tuple[Any, ...]:
+    return lk.cross_entropy_value_and_grad(b.x, b.t, axis=b.axis)
+
+
+def mse_mean(b: Batch) -> tuple[Any, ...]:
+    return lk.mse_loss_value_and_grad(b.x, b.other)
+
+
+def mse_sum(b: Batch) -> tuple[Any, ...]:
+    return (lk.mse_loss(b.x, b.other, reduction="sum"),)
+
+
+def classification_error_mean(b: Batch) -> tuple[Any, ...]:
+    return (lk.classification_error(b.x, b.labels, axis=b.axis),)
+
+
+def softmax_whole(b: Batch) -> tuple[Any, ...]:
+    return (lk.softmax(b.x),)
+
+
+def logsumexp_whole(b: Batch) -> tuple[Any, ...]:
+    return (lk.logsumexp(b.x),)
+
+
+ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
+    f.__name__: f
+    for f in (
+        softmax,
+        log_softmax,
+        logsumexp,
+        softmax_backward,
+        log_softmax_backward,
+        logsumexp_backward,
+        cross_entropy,
+        cross_entropy_value_and_grad,
+        cross_entropy_soft,
+        mse_loss,
+        mse_loss_value_and_grad,
+        classification_error,
+    )
+}
+"""Operations whose results for a row depend on that row alone."""
+
+ALL = ROW_BY_ROW | {
+    f.__name__: f
+    for f in (
+        cross_entropy_mean,
+        cross_entropy_sum,
+        cross_entropy_soft_mean,
+        mse_mean,
+        mse_sum,
+        classification_error_mean,
+        softmax_whole,
+        logsumexp_whole,
+    )
+}
