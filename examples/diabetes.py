@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import logitkit as lk
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
@@ -79,7 +79,7 @@ def fit(x: Floats, y: Floats, steps: int) -> tuple[Floats, Floats]:
 
 def least_squares(x: Floats, y: Floats) -> Floats:
     """Find the coefficients at the minimum by linear algebra."""
-    weights: Floats = np.linalg.lstsq(x, y, rcond=None)[0].astype(np.float64)
+    weights: Floats = np.linalg.lstsq(x, y, rcond=None)[0]
     return weights
 
 

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 import logitkit as lk
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Labels = NDArray[np.int64]
 Loss = Callable[[Floats, Labels], tuple[float, Floats]]
 """``loss(logits, labels) -> (mean loss of a row, gradient with respect to the logits)``."""

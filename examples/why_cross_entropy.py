@@ -26,7 +26,7 @@ import logitkit as lk
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Loss = Callable[[Floats], tuple[Floats, Floats]]
 """``loss(logits) -> (loss of each row, gradient)``; the true class is the first."""
 

@@ -33,10 +33,10 @@ pub struct Double;
 
 /// A pair of `f64` vectors that sums vectors of elements: for `f32` the 16 lanes; for `f64` the high and
 /// the low part of the 8 lanes.
-pub type Acc<S> = [V64<S>; 2];
+pub(crate) type Acc<S> = [V64<S>; 2];
 
 /// 8 lanes of `f64`.
-pub type V64<S> = <S as Lanes<f64>>::V;
+pub(crate) type V64<S> = <S as Lanes<f64>>::V;
 
 /// What the kernels need of an element type. Implemented on a marker and not on the type itself, so that
 /// it stays out of the public trait.

@@ -150,7 +150,7 @@ struct Buffer(Vec<Line>);
 
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; 64]);
+struct Line(#[expect(dead_code, reason = "memory that is used through pointers")] [u8; 64]);
 
 impl Buffer {
     /// Room for `n` elements; what it holds is undefined but initialised.

@@ -153,6 +153,7 @@ pub(crate) fn reduced(total: (f64, f64), reduction: Reduction, count: usize) -> 
 /// The incoming gradient of a loss.
 pub(crate) enum GradOutput<T> {
     Scalar(f64),
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
     Rows(View<T>),
 }
 
@@ -271,11 +272,11 @@ pub(crate) enum SquaredGrad<T> {
     /// `2 factor (p - t)`
     Scalar(f64, *mut T),
     /// `2 g (p - t)`, elementwise
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
     Elements(*const T, *mut T),
 }
 
-/// `sum (p - t)^2`, as a compensated sum that neither overflows nor underflows on the way; and, in the same
-/// sweep, the gradient.
+/// `sum (p - t)^2`, as a compensated sum that neither overflows nor underflows on the way; then the gradient.
 ///
 /// # Safety
 /// The pointers are valid for `len` elements; the gradient's is apart from the others or equal to one.
@@ -300,7 +301,6 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
         });
         value(sums.total())
     };
-    // The value first: the gradient may overwrite an operand.
     let mut sum = total(1.0);
     if size_of::<T>() == 8 {
         // Squares of differences below 1e-150 lose digits, above 1e154 they overflow.
@@ -313,35 +313,44 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
         }
     }
     if let Some(grad) = grad {
-        let out = match grad {
-            SquaredGrad::Scalar(_, out) | SquaredGrad::Elements(_, out) => out,
-        };
-        let stream = len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
-        let shared_out = Shared(out);
-        let weight = match grad {
-            SquaredGrad::Scalar(..) => None,
-            SquaredGrad::Elements(weight, _) => Some(Shared(weight.cast_mut())),
-        };
-        let factor = if let SquaredGrad::Scalar(factor, _) = grad { Some(2.0 * factor) } else { None };
-        flat(len, &|start, len| {
-            let (p, t) = (shared_p.at(start).cast_const(), shared_t.at(start).cast_const());
-            let out = shared_out.at(start);
-            match &weight {
-                Some(weight) => {
-                    let weight = weight.at(start).cast_const();
-                    dispatch(WeightedDifference::<T::Ops> { p, t, weight, out, len });
-                }
-                None => dispatch(Difference::<T::Ops> { p, t, out, len, factor, stream }),
-            }
-        });
+        // SAFETY: the caller's promise.
+        unsafe { squared_error_grad_view(len, p, t, grad) };
     }
     sum
+}
+
+/// The gradient of a squared error.
+///
+/// # Safety
+/// As [`squared_error_view`].
+pub(crate) unsafe fn squared_error_grad_view<T: Float>(len: usize, p: *const T, t: *const T, grad: SquaredGrad<T>) {
+    let out = match grad {
+        SquaredGrad::Scalar(_, out) | SquaredGrad::Elements(_, out) => out,
+    };
+    let stream = len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
+    let (p, t, out) = (Shared(p.cast_mut()), Shared(t.cast_mut()), Shared(out));
+    match grad {
+        SquaredGrad::Scalar(factor, _) => flat(len, &|start, len| {
+            let (p, t) = (p.at(start).cast_const(), t.at(start).cast_const());
+            let factor = Some(2.0 * factor);
+            dispatch(Difference::<T::Ops> { p, t, out: out.at(start), len, factor, stream });
+        }),
+        SquaredGrad::Elements(weight, _) => {
+            let weight = Shared(weight.cast_mut());
+            flat(len, &|start, len| {
+                let (p, t) = (p.at(start).cast_const(), t.at(start).cast_const());
+                let weight = weight.at(start).cast_const();
+                dispatch(WeightedDifference::<T::Ops> { p, t, weight, out: out.at(start), len });
+            });
+        }
+    }
 }
 
 /// `out = (p - t)^2`, elementwise.
 ///
 /// # Safety
 /// As [`squared_error_view`].
+#[cfg(feature = "python")]
 pub(crate) unsafe fn squared_differences_view<T: Float>(len: usize, p: *const T, t: *const T, out: *mut T) {
     let stream = len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
     let (p, t, out) = (Shared(p.cast_mut()), Shared(t.cast_mut()), Shared(out));
@@ -355,6 +364,58 @@ pub(crate) unsafe fn squared_differences_view<T: Float>(len: usize, p: *const T,
             stream,
         });
     });
+}
+
+/// The bare loops that the operations are measured against.
+#[cfg(feature = "python")]
+pub(crate) mod limits {
+    use super::{Float, SERIAL, Shared, dispatch, get_num_threads, run_chunks};
+    use crate::kernels::limits::{Copy, ExpSum, Read};
+    use crate::lines::Sums;
+
+    const PIECE: usize = 64 * 1024;
+
+    fn pieces(len: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+        let piece = |i: usize| work(i, PIECE.min(len - i * PIECE));
+        if len < SERIAL {
+            (0..len.div_ceil(PIECE)).for_each(piece);
+        } else {
+            run_chunks(len.div_ceil(PIECE), get_num_threads(), &piece);
+        }
+    }
+
+    fn summed(len: usize, sum: &(dyn Fn(usize, usize) -> f64 + Sync)) -> f64 {
+        let sums = Sums::new(len.div_ceil(PIECE));
+        pieces(len, &|i, n| {
+            let sum = sum(i * PIECE, n);
+            // SAFETY: the chunk belongs to this piece alone.
+            unsafe { sums.set(i, (sum, 0.0)) };
+        });
+        sums.total().0
+    }
+
+    /// # Safety
+    /// `x` is valid for reading `len` elements.
+    pub(crate) unsafe fn read<T: Float>(len: usize, x: *mut T) -> f64 {
+        let x = Shared(x);
+        summed(len, &|start, len| dispatch(Read::<T::Ops> { x: x.at(start), len }))
+    }
+
+    /// # Safety
+    /// As [`read`].
+    pub(crate) unsafe fn exp_sum<T: Float>(len: usize, x: *mut T) -> f64 {
+        let x = Shared(x);
+        summed(len, &|start, len| dispatch(ExpSum::<T::Ops> { x: x.at(start), len }))
+    }
+
+    /// # Safety
+    /// Both are valid for `len` elements and do not overlap.
+    pub(crate) unsafe fn copy<T: Float>(len: usize, x: *mut T, out: *mut T, stream: bool) {
+        let (x, out) = (Shared(x), Shared(out));
+        pieces(len, &|i, len| {
+            dispatch(Copy::<T::Ops> { x: x.at(i * PIECE), out: out.at(i * PIECE), len, stream });
+        });
+    }
 }
 
 // --- over slices ---------------------------------------------------------------------------------------
@@ -578,6 +639,65 @@ pub fn cross_entropy_value_and_grad<T: Float, L: Label>(
     let loss =
         unsafe { cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), Some(grad)) }?;
     Ok(rounded(loss))
+}
+
+/// [`cross_entropy`] of every row, in C order of the batch shape; 0 where the label is ignored.
+///
+/// # Errors
+/// As [`cross_entropy`].
+pub fn cross_entropy_rows<T: Float, L: Label>(
+    logits: &[T],
+    classes: &[L],
+    shape: Shape,
+    ignore: Option<i64>,
+    out: &mut [T],
+) -> Result<(), Error> {
+    wants("logits", logits.len(), shape.size())?;
+    wants("classes", classes.len(), shape.batch())?;
+    wants("out", out.len(), shape.batch())?;
+    let labels = labels(classes, shape, ignore);
+    let rows = Reduce::Rows(View::per_row(out.as_mut_ptr(), shape));
+    // SAFETY: the slices have the sizes needed; `out` does not overlap.
+    unsafe { cross_entropy_view(shape, input(logits, shape), labels, &rows, None) }?;
+    Ok(())
+}
+
+/// Cross-entropy of logits with probabilities as labels, `-sum_c t_c log_softmax(x)_c`; `Mean` divides by
+/// the number of rows.
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape.
+pub fn soft_cross_entropy<T: Float>(
+    logits: &[T],
+    probabilities: &[T],
+    shape: Shape,
+    reduction: Reduction,
+) -> Result<T, Error> {
+    wants("logits", logits.len(), shape.size())?;
+    wants("probabilities", probabilities.len(), shape.size())?;
+    let (x, t) = (input(logits, shape), input(probabilities, shape));
+    // SAFETY: the slices have the sizes needed.
+    Ok(rounded(unsafe { soft_cross_entropy_view(shape, x, t, &Reduce::To(reduction), None) }))
+}
+
+/// [`soft_cross_entropy`] and its gradient `(T softmax(x) - t) / rows`, `T = sum_c t_c` (`Sum`: not divided).
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape.
+pub fn soft_cross_entropy_value_and_grad<T: Float>(
+    logits: &[T],
+    probabilities: &[T],
+    shape: Shape,
+    reduction: Reduction,
+    grad: &mut [T],
+) -> Result<T, Error> {
+    wants("logits", logits.len(), shape.size())?;
+    wants("probabilities", probabilities.len(), shape.size())?;
+    wants("grad", grad.len(), shape.size())?;
+    let (x, t) = (input(logits, shape), input(probabilities, shape));
+    let grad = (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0));
+    // SAFETY: the slices have the sizes needed; `grad` does not overlap.
+    Ok(rounded(unsafe { soft_cross_entropy_view(shape, x, t, &Reduce::To(reduction), Some(grad)) }))
 }
 
 /// Mean squared error `(pred - target)^2`, within 3 ulp (`f32`) or 4 (`f64`), without overflow on the way.

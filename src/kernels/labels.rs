@@ -40,15 +40,19 @@ pub(crate) struct Labels {
 unsafe impl Sync for Labels {}
 
 impl Labels {
-    /// The label of a row as it is stored.
+    /// The labels of a type as a view.
+    fn typed<L>(&self) -> View<L> {
+        View { ptr: self.view.ptr.cast(), outer: self.view.outer, len: 0, inner: self.view.inner }
+    }
+
+    /// The label of a row; an unsigned one beyond `i64` comes out negative.
     #[inline(always)]
-    fn raw(&self, row: usize) -> i128 {
+    fn wrapped(&self, row: usize) -> i64 {
         macro_rules! read {
-            ($t:ty) => {{
-                let view = View { ptr: self.view.ptr.cast::<$t>(), outer: self.view.outer, len: 0, inner: self.view.inner };
+            ($t:ty) => {
                 // SAFETY: the view has a label for every row.
-                i128::from(unsafe { view.row(row, self.inner).read() })
-            }};
+                (unsafe { self.typed::<$t>().row(row, self.inner).read() }) as i64
+            };
         }
         match self.kind {
             LabelType::I8 => read!(i8),
@@ -62,11 +66,17 @@ impl Labels {
         }
     }
 
+    /// The ignored label as [`Labels::wrapped`] would give it, if any label can equal it.
+    #[inline(always)]
+    fn wrapped_ignore(&self) -> Option<i64> {
+        self.ignore.filter(|&ignore| ignore >= 0 || self.kind != LabelType::U64)
+    }
+
     /// The class of a row, or `None` when it is ignored. The labels have been checked.
     #[inline(always)]
     pub(crate) fn get(&self, row: usize) -> Option<usize> {
-        let label = self.raw(row);
-        if self.ignore.is_some_and(|ignore| i128::from(ignore) == label) { None } else { Some(label as usize) }
+        let label = self.wrapped(row);
+        if self.wrapped_ignore() == Some(label) { None } else { Some(label as usize) }
     }
 
     /// The number of rows that are not ignored.
@@ -74,17 +84,47 @@ impl Labels {
     /// # Errors
     /// The first label that is neither a class number nor ignored.
     pub(crate) fn check(&self, rows: usize, classes: usize) -> Result<usize, Error> {
-        let mut counted = 0;
-        for row in 0..rows {
-            let label = self.raw(row);
-            if self.ignore.is_some_and(|ignore| i128::from(ignore) == label) {
-                continue;
+        let counted = match self.kind {
+            LabelType::I8 => self.count::<i8>(rows, classes, |x| x.into()),
+            LabelType::I16 => self.count::<i16>(rows, classes, |x| x.into()),
+            LabelType::I32 => self.count::<i32>(rows, classes, |x| x.into()),
+            LabelType::I64 => self.count::<i64>(rows, classes, |x| x),
+            LabelType::U8 => self.count::<u8>(rows, classes, |x| x.into()),
+            LabelType::U16 => self.count::<u16>(rows, classes, |x| x.into()),
+            LabelType::U32 => self.count::<u32>(rows, classes, |x| x.into()),
+            LabelType::U64 => self.count::<u64>(rows, classes, |x| x as i64),
+        };
+        counted.ok_or_else(|| {
+            let wrong = |row: &usize| self.get(*row).is_some_and(|class| class >= classes);
+            let row = (0..rows).find(wrong).expect("the count has met a wrong label");
+            let wrapped = self.wrapped(row);
+            let label = if self.kind == LabelType::U64 { i128::from(wrapped as u64) } else { i128::from(wrapped) };
+            Error::Label { row, label, classes }
+        })
+    }
+
+    /// The number of rows that are not ignored, or `None` when a label is wrong.
+    #[inline(always)]
+    fn count<L: Copy>(&self, rows: usize, classes: usize, wrap: impl Fn(L) -> i64) -> Option<usize> {
+        let view = self.typed::<L>();
+        let ignore = self.wrapped_ignore();
+        // With nothing to ignore, a number that is wrong anyway.
+        let ignored = |label: i64| ignore.is_some() & (label == ignore.unwrap_or(-1));
+        let (mut counted, mut wrong) = (0, false);
+        let mut visit = |label: i64| {
+            counted += usize::from(!ignored(label));
+            wrong |= (label as u64 >= classes as u64) & !ignored(label);
+        };
+        if self.inner == 1 && view.outer == 1 && rows > 0 {
+            // SAFETY: the view has a label for every row, side by side.
+            let labels = unsafe { std::slice::from_raw_parts(view.ptr, rows) };
+            labels.iter().for_each(|&label| visit(wrap(label)));
+        } else {
+            for row in 0..rows {
+                // SAFETY: the view has a label for every row.
+                visit(wrap(unsafe { view.row(row, self.inner).read() }));
             }
-            if label < 0 || label >= classes as i128 {
-                return Err(Error::Label { row, label, classes });
-            }
-            counted += 1;
         }
-        Ok(counted)
+        (!wrong).then_some(counted)
     }
 }

@@ -1,7 +1,7 @@
 """Settings and fixtures of the whole suite.
 
-``LOGITKIT_SIMD`` chooses the instruction set of a run. Hypothesis repeats the same examples on every
-run; ``--hypothesis-profile=explore`` looks for new ones.
+``LOGITKIT_SIMD`` chooses the instruction set of a run. Hypothesis repeats the same examples on
+every run; ``--hypothesis-profile=explore`` looks for new ones.
 """
 
 from __future__ import annotations

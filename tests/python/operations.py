@@ -29,9 +29,7 @@ class Batch:
 
     def map(self, change: Callable[[Array], Array]) -> Batch:
         """Return the batch with the large arrays passed through ``change``."""
-        return Batch(
-            change(self.x), change(self.other), change(self.t), self.labels, self.axis
-        )
+        return Batch(change(self.x), change(self.other), change(self.t), self.labels, self.axis)
 
     def take(self, index: Any, label_index: Any) -> Batch:
         """Return a part of the batch."""

@@ -70,7 +70,7 @@ def ulp_error(actual: Any, truth: Any, scale: Any = None) -> Array:
 
 
 def assert_close(actual: Any, truth: Any, bound: float, scale: Any = None, what: str = "") -> None:
-    """Fail when an entry of ``actual`` is further than ``bound`` ulp of ``scale`` from ``truth``."""
+    """Fail when an entry of ``actual`` is more than ``bound`` ulp of ``scale`` off ``truth``."""
     actual = np.asarray(actual)
     assert actual.shape == np.shape(truth), f"{what}: shape {actual.shape}, not {np.shape(truth)}"
     if actual.size == 0:
@@ -78,8 +78,8 @@ def assert_close(actual: Any, truth: Any, bound: float, scale: Any = None, what:
     error = ulp_error(actual, truth, scale)
     worst = np.unravel_index(np.argmax(error), error.shape)
     assert error[worst] <= bound, (
-        f"{what}: {float(error[worst]):.3g} ulp at {tuple(int(i) for i in worst)}, allowed {bound}: "
-        f"got {actual[worst]!r}, truth {np.asarray(truth)[worst]!r}"
+        f"{what}: {float(error[worst]):.3g} ulp at {tuple(int(i) for i in worst)}, "
+        f"allowed {bound}: got {actual[worst]!r}, truth {np.asarray(truth)[worst]!r}"
     )
 
 
@@ -302,9 +302,7 @@ def mp_row(row: Sequence[Any] | Array) -> dict[str, Any]:
         }
 
 
-def mp_cross_entropy(
-    row: Sequence[Any] | Array, label: int
-) -> tuple[mpmath.mpf, list[mpmath.mpf]]:
+def mp_cross_entropy(row: Sequence[Any] | Array, label: int) -> tuple[mpmath.mpf, list[mpmath.mpf]]:
     """Return loss and gradient of a row with a hard label."""
     truth = mp_row(row)
     with mpmath.workprec(BITS):
@@ -338,9 +336,7 @@ def mp_logsumexp_backward(grad: Any, row: Sequence[Any] | Array, lse: Any) -> li
         return [mpmath.mpf(float(grad)) * mpmath.exp(mpmath.mpf(float(v)) - saved) for v in row]
 
 
-def mp_softmax_backward(
-    grad: Sequence[Any] | Array, y: Sequence[Any] | Array
-) -> list[mpmath.mpf]:
+def mp_softmax_backward(grad: Sequence[Any] | Array, y: Sequence[Any] | Array) -> list[mpmath.mpf]:
     """Return ``y * (grad - sum(grad * y))``."""
     with mpmath.workprec(BITS):
         g, p = [mpmath.mpf(float(v)) for v in grad], [mpmath.mpf(float(v)) for v in y]

@@ -331,9 +331,7 @@ def test_nothing_is_written_beside_the_output(dtype: Any, rng: np.random.Generat
 
 @pytest.mark.parametrize("level", core.simd_levels())
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nan_is_the_positive_quiet_one(
-    level: str, dtype: Any, rng: np.random.Generator
-) -> None:
+def test_nan_is_the_positive_quiet_one(level: str, dtype: Any, rng: np.random.Generator) -> None:
     core.set_simd_level(level)
     quiet = np.asarray(np.nan, dtype=dtype).view(f"u{np.dtype(dtype).itemsize}")
     signalling = (np.array([quiet]) ^ (1 << (np.finfo(dtype).nmant - 1)) | 5).astype(quiet.dtype)

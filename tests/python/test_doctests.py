@@ -52,7 +52,8 @@ def test_sections(name: str) -> None:
         assert "Raises" in found
         assert "Parameters" in found
         for parameter in signature.parameters:
-            documented = re.search(rf"^[\w, ]*\b{parameter}\b[\w, ]* : ", found["Parameters"], re.M)
+            heading = rf"^(\w+, )*{parameter}(, \w+)*( : .+)?$"
+            documented = re.search(heading, found["Parameters"], flags=re.MULTILINE)
             assert documented, f"{name}: {parameter} is not documented"
 
 

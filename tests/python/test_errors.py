@@ -97,9 +97,7 @@ def test_grad_output_that_is_no_number(dtype: Any) -> None:
         )
     bad = np.zeros(SHAPE).astype(dtype)
     check(
-        lambda o: lk.mse_loss_value_and_grad(
-            X, X, reduction="none", grad_output=bad, grad_out=o
-        ),
+        lambda o: lk.mse_loss_value_and_grad(X, X, reduction="none", grad_output=bad, grad_out=o),
         TypeError,
         "grad_output",
     )
@@ -227,11 +225,11 @@ def test_dim_is_called_axis_here(call: Callable[..., Any]) -> None:
 
 def test_keyword_only() -> None:
     with pytest.raises(TypeError):
-        lk.softmax(X, 1, sentinel())  # type: ignore[misc]
+        lk.softmax(X, 1, sentinel())
     with pytest.raises(TypeError):
-        lk.cross_entropy(X, LABELS, 1)  # type: ignore[misc]
+        lk.cross_entropy(X, LABELS, 1)
     with pytest.raises(TypeError):
-        lk.mse_loss(X, X, "mean")  # type: ignore[misc]
+        lk.mse_loss(X, X, "mean")
 
 
 # --- outputs -------------------------------------------------------------------------------------
@@ -279,7 +277,9 @@ def test_output(name: str) -> None:
         lambda _: lk.mse_loss(X, X, reduction="none", out=out),
         lambda _: lk.mse_loss_value_and_grad(X, X, grad_out=out),
         lambda _: lk.logsumexp(np.stack([X, X]), 0, out=out),
-        lambda _: lk.cross_entropy(np.ones((3, 4, 5)), np.zeros(SHAPE, int), reduction="none", out=out),
+        lambda _: lk.cross_entropy(
+            np.ones((3, 4, 5)), np.zeros(SHAPE, int), reduction="none", out=out
+        ),
     ]
     for call in calls:
         check(call, error, *words)
@@ -354,9 +354,9 @@ def test_logsumexp_backward_shapes(other: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("other", [(5,), (2, 4), (3, 5), (4, 4)])
 def test_factors_do_not_broadcast(other: tuple[int, ...]) -> None:
     b = np.ones(other)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shape"):
         lk.logsumexp(X, 1, b)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=re.escape(str(other))):
         lk.logsumexp_backward(np.ones(3), X, np.ones(3), 1, b)
 
 
@@ -578,6 +578,6 @@ def test_ignore_index(index: Any) -> None:
 def test_missing_arguments() -> None:
     for f in (lk.softmax, lk.log_softmax, lk.logsumexp, lk.softmax_backward, lk.cross_entropy):
         with pytest.raises(TypeError):
-            f()  # type: ignore[call-arg]
+            f()
     with pytest.raises(TypeError):
-        lk.cross_entropy(X)  # type: ignore[call-arg]
+        lk.cross_entropy(X)

@@ -43,9 +43,7 @@ def without(shape: Shape, axis: int) -> Shape:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize(("shape", "axis"), SHAPES_AND_AXES)
-def test_cross_entropy(
-    shape: Shape, axis: int, reduction: str, rng: np.random.Generator
-) -> None:
+def test_cross_entropy(shape: Shape, axis: int, reduction: str, rng: np.random.Generator) -> None:
     x = rng.normal(0, 2, shape)
     labels = rng.integers(0, shape[axis], without(shape, axis))
     if labels.ndim:
@@ -138,9 +136,7 @@ def epsilon(dtype: Any) -> float:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("c", [2, 3, 10, 64, 100, 1000])
-def test_cross_entropy_gradient_sums_to_zero(
-    c: int, dtype: Any, rng: np.random.Generator
-) -> None:
+def test_cross_entropy_gradient_sums_to_zero(c: int, dtype: Any, rng: np.random.Generator) -> None:
     x = rng.normal(0, 4, (50, c)).astype(dtype)
     _, grad = lk.cross_entropy_value_and_grad(x, rng.integers(0, c, 50), reduction="none")
     total = grad.astype(np.longdouble).sum(axis=1)

@@ -13,7 +13,23 @@ from layouts import assert_same_bits
 
 Array = npt.NDArray[Any]
 
-INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i2", ">i4", ">i8", ">u8", "l", "q", "Q"]
+INTEGERS = [
+    "i1",
+    "i2",
+    "i4",
+    "i8",
+    "u1",
+    "u2",
+    "u4",
+    "u8",
+    ">i2",
+    ">i4",
+    ">i8",
+    ">u8",
+    "l",
+    "q",
+    "Q",
+]
 REDUCTIONS = ["mean", "sum", "none"]
 
 
@@ -157,7 +173,9 @@ def test_ignore_index_has_no_meaning_for_probabilities() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("shape", "axis"), [((40, 5), -1), ((5, 40), 0), ((3, 9, 7), 1), ((6,), 0)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((40, 5), -1), ((5, 40), 0), ((3, 9, 7), 1), ((6,), 0)]
+)
 def test_onehot_rows_choose_a_class(
     shape: tuple[int, ...], axis: int, dtype: Any, rng: np.random.Generator
 ) -> None:

@@ -57,7 +57,7 @@ def test_set_level() -> None:
         assert lk.softmax([1, 2, 3]).round(8).tolist() == [0.09003057, 0.24472847, 0.66524096]
     before = lk.simd_level()
     for wrong in ("sse2", "", "AVX2"):
-        with pytest.raises(ValueError, match="portable"):
+        with pytest.raises(ValueError, match=repr(wrong)):
             core.set_simd_level(wrong)
     assert lk.simd_level() == before
 
@@ -116,4 +116,4 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
     config = lk.show_config(mode="dicts")
     assert config["threads"] == lk.get_num_threads()
     with pytest.raises(ValueError, match="stdout"):
-        lk.show_config(mode="json")  # type: ignore[call-overload]
+        lk.show_config(mode="json")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import logitkit as lk
@@ -104,9 +105,7 @@ def test_more_threads_than_any_work_needs() -> None:
         ({"LOGITKIT_NUM_THREADS": "1", "OMP_NUM_THREADS": "5"}, 1),
     ],
 )
-def test_environment(
-    environment: dict[str, str], expected: int, run_python: RunPython
-) -> None:
+def test_environment(environment: dict[str, str], expected: int, run_python: RunPython) -> None:
     assert run_python(COUNT, **environment).stdout.strip() == str(expected)
 
 
@@ -122,9 +121,7 @@ def test_functions_override_the_environment(run_python: RunPython) -> None:
 
 def test_default_is_the_number_of_cpus(run_python: RunPython) -> None:
     count = int(run_python(COUNT).stdout)
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert available is not None
     assert 1 <= count <= available
 
@@ -135,7 +132,7 @@ def test_affinity(run_python: RunPython) -> None:
     assert run_python(code).stdout.strip() == "1"
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc")
 def test_no_thread_before_there_is_work_and_not_more_than_asked(run_python: RunPython) -> None:
     code = """
 import os

@@ -1,0 +1,91 @@
+//! The bare loops that the operations are measured against: read, copy, one exponential.
+#![expect(unsafe_code, reason = "vector loads and stores take pointers")]
+
+use crate::float::Element;
+use crate::kernels::map::{self, Map};
+use crate::math::exp_parts;
+use crate::simd::{Simd, Task};
+
+/// Adds up `len` elements in four vectors.
+pub(crate) struct Read<E: Element> {
+    pub(crate) x: *const E::T,
+    pub(crate) len: usize,
+}
+
+/// Adds up the exponentials of `len` elements of moderate size, in four vectors.
+pub(crate) struct ExpSum<E: Element> {
+    pub(crate) x: *const E::T,
+    pub(crate) len: usize,
+}
+
+/// Copies `len` elements.
+pub(crate) struct Copy<E: Element> {
+    pub(crate) x: *const E::T,
+    pub(crate) out: *mut E::T,
+    pub(crate) len: usize,
+    pub(crate) stream: bool,
+}
+
+/// Sums `$term` of each vector `$v`; what is left over beyond whole groups of four is left out.
+macro_rules! sum {
+    ($E:ty, $s:expr, $self:expr, $v:ident => $term:expr) => {{
+        let mut sums = [<$E>::splat($s, <$E>::ZERO); 4];
+        let step = 4 * <$E>::WIDTH;
+        for i in (0..$self.len / step * step).step_by(step) {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a whole group of four remains.
+                let $v = unsafe { <$E>::load($s, $self.x.add(i + j * <$E>::WIDTH)) };
+                *sum = <$E>::add($s, *sum, $term);
+            }
+        }
+        let sum = <$E>::add($s, <$E>::add($s, sums[0], sums[1]), <$E>::add($s, sums[2], sums[3]));
+        let mut lanes = [<$E>::ZERO; crate::kernels::rowsum::MAX_WIDTH];
+        // SAFETY: the array holds a vector.
+        unsafe { <$E>::store($s, sum, lanes.as_mut_ptr()) };
+        lanes[..<$E>::WIDTH].iter().map(|&lane| <$E>::to_f64(lane)).sum()
+    }};
+}
+
+impl<E: Element> Task for Read<E> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        sum!(E, s, self, v => v)
+    }
+}
+
+impl<E: Element> Task for ExpSum<E> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        sum!(E, s, self, v => {
+            let (p, n) = exp_parts::<E, S>(s, v);
+            E::scale(s, p, n)
+        })
+    }
+}
+
+struct Identity<E: Element>(*const E::T);
+
+impl<E: Element> Map<E> for Identity<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { map::load::<E, S>(s, self.0.add(i), n) }
+    }
+}
+
+impl<E: Element> Task for Copy<E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: both hold `len` elements and do not overlap.
+        unsafe { map::write_row(s, &Identity::<E>(self.x), self.out, self.len, self.stream) };
+        if self.stream {
+            s.fence();
+        }
+    }
+}
