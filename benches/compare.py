@@ -126,6 +126,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def busy() -> str | None:
+    """A warning if other programs were running during the last minute."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < 0.5:
+        return None
+    return f"load average {load:.1f} at the start; thread teams stall when a CPU is shared"
+
+
 def available_memory() -> int | None:
     """Bytes that can be had without swapping, where the system tells."""
     info = Path("/proc/meminfo")
@@ -260,7 +268,7 @@ def compare(options: argparse.Namespace) -> Report:
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "cpu": cpu_name(),
             "system": platform.platform(),
-            "load_at_start": os.getloadavg() if hasattr(os, "getloadavg") else None,
+            "busy_at_start": busy(),
             "threads": threads,
             "thread_control": how,
             "dtype": dtype.name,

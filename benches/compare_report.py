@@ -134,6 +134,7 @@ def heading(report: Report) -> str:
         f"{about['cpu']}, {about['threads']} thread(s): {about['thread_control']}",
         versions,
         f"SIMD level of logitkit: {about['simd_level']}",
+        *(["BUSY: " + busy] if (busy := about["busy_at_start"]) else []),
         *(f"not compared: {name} ({why})" for name, why in about["missing_peers"].items()),
         *(
             f"logitkit's own loop {name} is missing: the other libraries' loops alone are the limit"

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import logitkit as lk
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-import logitkit as lk
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Floats = NDArray[np.floating]
 

@@ -18,10 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import logitkit as lk
 import numpy as np
 from numpy.typing import NDArray
-
-import logitkit as lk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

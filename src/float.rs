@@ -52,6 +52,10 @@ pub trait Element: Copy + Send + Sync + 'static {
     const NAN: Self::T;
     const ZERO: Self::T;
     const ONE: Self::T;
+    /// `MAGIC + k` has the biased exponent of `2^k` in its low bits (see [`Lanes::scale_by`]).
+    const MAGIC: Self::T;
+    /// `MAGIC + CUT`.
+    const MAGIC_CUT: Self::T;
     const LOG2E: Self::T;
     const LN2_HI: Self::T;
     const LN2_LO: Self::T;
@@ -95,6 +99,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn max<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     fn round<S: Simd>(s: S, a: Self::V<S>) -> Self::V<S>;
     fn scale<S: Simd>(s: S, p: Self::V<S>, k: Self::V<S>) -> Self::V<S>;
+    fn scale_by<S: Simd>(s: S, p: Self::V<S>, t: Self::V<S>, cut: Self::V<S>) -> Self::V<S>;
     fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S>;
     fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32;
@@ -126,6 +131,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     /// `acc + v`.
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S>;
+    /// `acc + v` for the vector at `p`.
+    unsafe fn accumulate_from<S: Simd>(s: S, acc: Acc<S>, p: *const Self::T) -> Acc<S>;
     /// `acc + a * b`; the product of two `f32` is exact.
     fn accumulate_product<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>) -> Acc<S>;
     /// The sum of two accumulators, lane by lane.
@@ -235,6 +242,10 @@ macro_rules! forward {
             Lanes::<$t>::scale(s, p, k)
         }
         #[inline(always)]
+        fn scale_by<S: Simd>(s: S, p: Self::V<S>, t: Self::V<S>, cut: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::scale_by(s, p, t, cut)
+        }
+        #[inline(always)]
         fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S> {
             Lanes::<$t>::lt(s, a, b)
         }
@@ -261,6 +272,8 @@ impl Element for Single {
     const NAN: f32 = f32::from_bits(0x7fc0_0000);
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
+    const MAGIC: f32 = 12_582_912.0 + 127.0;
+    const MAGIC_CUT: f32 = Self::MAGIC + Self::CUT;
     const LOG2E: f32 = std::f32::consts::LOG2_E;
     const LN2_HI: f32 = std::f32::consts::LN_2;
     const LN2_LO: f32 = -1.904_654_3e-9;
@@ -295,6 +308,12 @@ impl Element for Single {
     #[inline(always)]
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {
         let [a, b] = s.widen(v);
+        [Double::add(s, acc[0], a), Double::add(s, acc[1], b)]
+    }
+    #[inline(always)]
+    unsafe fn accumulate_from<S: Simd>(s: S, acc: Acc<S>, p: *const f32) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        let [a, b] = unsafe { s.widen_from(p) };
         [Double::add(s, acc[0], a), Double::add(s, acc[1], b)]
     }
     #[inline(always)]
@@ -361,6 +380,8 @@ impl Element for Double {
     const NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0000);
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
+    const MAGIC: f64 = 6_755_399_441_055_744.0 + 1023.0;
+    const MAGIC_CUT: f64 = Self::MAGIC + Self::CUT;
     const LOG2E: f64 = std::f64::consts::LOG2_E;
     const LN2_HI: f64 = std::f64::consts::LN_2;
     const LN2_LO: f64 = 2.319_046_813_846_299_6e-17;
@@ -406,6 +427,11 @@ impl Element for Double {
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {
         let (hi, e) = two_sum_v(s, acc[0], v);
         [hi, Double::add(s, acc[1], e)]
+    }
+    #[inline(always)]
+    unsafe fn accumulate_from<S: Simd>(s: S, acc: Acc<S>, p: *const f64) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        Self::accumulate(s, acc, unsafe { Double::load(s, p) })
     }
     #[inline(always)]
     fn accumulate_product<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>) -> Acc<S> {

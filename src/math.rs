@@ -5,19 +5,6 @@
 use crate::float::{Double, Element, V64};
 use crate::simd::Simd;
 
-/// The two parts of `exp(x) = p * 2^n`: `n = round(x log2 e)` and `p = exp(x - n ln 2)`.
-///
-/// Method (Cody and Waite): `r = x - n ln 2` with ln 2 in two parts, the first subtraction exact, then a
-/// polynomial of degree 6 (`f32`) or 11 (`f64`) on `|r| <= 0.3525`, minimax in the relative error with the
-/// first two coefficients 1. Error of `p`: below 0.75 ulp for `|x|` up to `MAX_LIMIT`.
-#[inline(always)]
-pub(crate) fn exp_parts<E: Element, S: Simd>(s: S, x: E::V<S>) -> (E::V<S>, E::V<S>) {
-    let n = E::round(s, E::mul(s, x, E::splat(s, E::LOG2E)));
-    let r = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_HI)), x);
-    let r = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_LO)), r);
-    (exp_polynomial::<E, S>(s, r), n)
-}
-
 #[inline(always)]
 fn exp_polynomial<E: Element, S: Simd>(s: S, r: E::V<S>) -> E::V<S> {
     let mut p = E::splat(s, E::EXP[0]);
@@ -33,15 +20,29 @@ fn neg<E: Element>(x: E::T) -> E::T {
     E::from_f64(-E::to_f64(x))
 }
 
-/// `exp(x) * 2^-reference`, zero where its power of two is below `CUT`.
+/// `exp(x) * 2^-reference`, zero where its power of two is below `CUT`; `magic` is `MAGIC - reference`.
 ///
-/// `reference` is an integer per lane. Exact scaling: moving the reference does not change the mantissa.
-/// A NaN stays a NaN and +inf becomes one; -inf and anything far below the reference become zero.
+/// Method (Cody and Waite): `n = round(x log2 e)` by adding a number so large that its last bit counts
+/// integers, which leaves `n - reference` in the low bits, ready to become the exponent; `r = x - n ln 2`
+/// with ln 2 in two parts, the first subtraction exact; `exp(r)` by a polynomial of degree 6 (`f32`) or 11
+/// (`f64`) on `|r| <= 0.3525`, minimax in the relative error with the first two coefficients 1. Error below
+/// 0.75 ulp for `|x|` up to `MAX_LIMIT`.
+///
+/// `reference` is an integer per lane. The scaling is exact: moving the reference does not change the
+/// mantissa. A NaN stays a NaN and +inf becomes one; -inf and anything far below the reference become zero.
 #[inline(always)]
-pub(crate) fn exp_scaled<E: Element, S: Simd>(s: S, x: E::V<S>, reference: E::V<S>) -> E::V<S> {
-    let (p, n) = exp_parts::<E, S>(s, x);
-    let k = E::sub(s, n, reference);
-    E::select(s, E::lt(s, k, E::splat(s, E::CUT)), E::splat(s, E::ZERO), E::scale(s, p, k))
+pub(crate) fn exp_scaled<E: Element, S: Simd>(s: S, x: E::V<S>, magic: E::V<S>) -> E::V<S> {
+    let t = E::fma(s, x, E::splat(s, E::LOG2E), magic);
+    let n = E::sub(s, t, magic);
+    let r = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_HI)), x);
+    let r = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_LO)), r);
+    E::scale_by(s, exp_polynomial::<E, S>(s, r), t, E::splat(s, E::MAGIC_CUT))
+}
+
+/// `MAGIC - reference`, exactly: see [`exp_scaled`].
+#[inline(always)]
+pub(crate) fn magic<E: Element, S: Simd>(s: S, reference: E::V<S>) -> E::V<S> {
+    E::sub(s, E::splat(s, E::MAGIC), reference)
 }
 
 /// `exp(d + low) * 2^offset` for any `d`, in two exact scalings; `low` is far smaller than `d` or zero.

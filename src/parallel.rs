@@ -30,6 +30,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::hint;
 use std::mem;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
@@ -38,7 +39,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// The largest number of threads; larger settings count as this one.
+/// The most threads that a job uses, whatever is asked for.
 const MAX_THREADS: usize = 256;
 /// How long a thread that waits spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
@@ -64,7 +65,7 @@ static CPUS: AtomicUsize = AtomicUsize::new(0);
 ///
 /// The first that is set: [`set_thread_override`], [`set_num_threads`], the environment variables
 /// `LOGITKIT_NUM_THREADS` and `OMP_NUM_THREADS` (an invalid value is ignored), and the number of
-/// CPUs that this process may use. At most 256.
+/// CPUs that this process may use.
 pub fn get_num_threads() -> usize {
     let explicit = match OVERRIDE.get() {
         0 => NUM_THREADS.load(Relaxed),
@@ -87,7 +88,7 @@ pub fn get_num_threads() -> usize {
 /// If `n` is 0.
 pub fn set_num_threads(n: usize) {
     assert!(n >= 1, "the number of threads must be at least 1, not 0");
-    NUM_THREADS.store(n.min(MAX_THREADS), Relaxed);
+    NUM_THREADS.store(n, Relaxed);
 }
 
 /// Sets (or, with `None`, removes) a number of threads for operations called from this thread,
@@ -97,19 +98,19 @@ pub fn set_num_threads(n: usize) {
 /// If `n` is `Some(0)`.
 pub fn set_thread_override(n: Option<usize>) -> Option<usize> {
     assert!(n != Some(0), "the number of threads must be at least 1, not 0");
-    let former = OVERRIDE.replace(n.map_or(0, |n| n.min(MAX_THREADS)));
+    let former = OVERRIDE.replace(n.unwrap_or(0));
     (former != 0).then_some(former)
 }
 
 /// A thread count as OpenMP writes it: a positive number, or a list of them by nesting level.
 fn parse_count(text: &str) -> Option<usize> {
     let n = text.split(',').next()?.trim().parse().ok()?;
-    (n >= 1).then_some(MAX_THREADS.min(n))
+    (n >= 1).then_some(n)
 }
 
 /// The CPUs of this process by affinity and quota. Asking takes 0.1 ms, so once.
 fn cpus() -> usize {
-    cached(&CPUS, || thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS)))
+    cached(&CPUS, || thread::available_parallelism().map_or(1, NonZero::get))
 }
 
 /// `cell`, computed on first use. No lock: a fork may come at any time. Twice is harmless.

@@ -67,6 +67,9 @@ pub trait Lanes<T: Copy>: Copy {
     fn round(self, a: Self::V) -> Self::V;
     /// `p * 2^k` for integral `k` with `2^k` normal; a NaN `p` stays NaN whatever `k` is.
     fn scale(self, p: Self::V, k: Self::V) -> Self::V;
+    /// `if t < cut { 0 } else { p * 2^k }` for `t = MAGIC + k`, `k` integral with `2^k` normal: the low bits of
+    /// `t` are the exponent's. A NaN `p` with a NaN or +inf `t` stays NaN.
+    fn scale_by(self, p: Self::V, t: Self::V, cut: Self::V) -> Self::V;
     /// `a < b`; false when either is NaN.
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
     /// `if m { a } else { b }`.
@@ -81,6 +84,10 @@ pub trait Lanes<T: Copy>: Copy {
 pub trait Simd: Lanes<f32> + Lanes<f64> {
     /// The 16 lanes as two `f64` vectors, exactly.
     fn widen(self, v: <Self as Lanes<f32>>::V) -> [<Self as Lanes<f64>>::V; 2];
+    /// [`Simd::widen`] of the 16 lanes at `p`.
+    /// # Safety
+    /// `p` is valid for reading a vector.
+    unsafe fn widen_from(self, p: *const f32) -> [<Self as Lanes<f64>>::V; 2];
     /// Two `f64` vectors rounded to one `f32` vector.
     fn narrow(self, v: [<Self as Lanes<f64>>::V; 2]) -> <Self as Lanes<f32>>::V;
     /// `(m, k)` with `v = m * 2^k` and `1 <= m < 2`, for lanes that are positive and normal; other lanes

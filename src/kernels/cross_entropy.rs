@@ -15,7 +15,7 @@ use crate::kernels::map::{self, Factors, Scale};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, tile_sum};
 use crate::kernels::softmax::{scale_tile, write_exponentials};
 use crate::lines::{Kernel, Rows, Tile};
-use crate::math::exp_scaled;
+use crate::math::{exp_scaled, magic};
 use crate::simd::Simd;
 
 /// Cross-entropy, one loss per row; with the gradient when `GRAD`. Ignored rows have loss and gradient 0.
@@ -41,7 +41,7 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         let shifted = O::<T>::sub(s, load(label_x), load(&group.shift));
         let mut e = [T::default(); MAX_WIDTH];
         // SAFETY: as above.
-        unsafe { O::<T>::store(s, exp_scaled::<O<T>, S>(s, shifted, load(&group.reference)), e.as_mut_ptr()) };
+        unsafe { O::<T>::store(s, exp_scaled::<O<T>, S>(s, shifted, magic::<O<T>, S>(s, load(&group.reference))), e.as_mut_ptr()) };
         let mut entries = [0.0; MAX_WIDTH];
         for i in 0..n {
             let entry = if label_x[i] == group.max[i] {

@@ -3,7 +3,7 @@
 
 use crate::float::Element;
 use crate::kernels::map::{self, Map};
-use crate::math::exp_parts;
+use crate::math::exp_scaled;
 use crate::simd::{Simd, Task};
 
 /// Adds up `len` elements in four vectors.
@@ -61,8 +61,7 @@ impl<E: Element> Task for ExpSum<E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
         sum!(E, s, self, v => {
-            let (p, n) = exp_parts::<E, S>(s, v);
-            E::scale(s, p, n)
+            exp_scaled::<E, S>(s, v, E::splat(s, E::MAGIC))
         })
     }
 }

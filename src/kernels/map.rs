@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use crate::float::Element;
-use crate::math::exp_scaled;
+use crate::math::{exp_scaled, magic};
 use crate::simd::{Simd, VECTOR_BYTES};
 
 /// A function of the index along a row.
@@ -100,7 +100,7 @@ impl<E: Element> Map<E> for Exponentials<E> {
         let e = if self.e.is_null() {
             // SAFETY: the caller's promise.
             let x = unsafe { load::<E, S>(s, self.x.add(i), n) };
-            exp_scaled::<E, S>(s, E::sub(s, x, E::splat(s, self.shift)), E::splat(s, self.reference))
+            exp_scaled::<E, S>(s, E::sub(s, x, E::splat(s, self.shift)), magic::<E, S>(s, E::splat(s, self.reference)))
         } else {
             // SAFETY: the caller's promise.
             unsafe { load::<E, S>(s, self.e.add(i), n) }

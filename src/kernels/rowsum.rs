@@ -21,9 +21,10 @@
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use crate::float::{Acc, Double, Element, Float};
-use crate::math::{exp_scaled, log1p};
+use crate::math::{exp_scaled, log1p, magic};
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// The widest vector.
 pub(crate) const MAX_WIDTH: usize = 16;
@@ -96,23 +97,18 @@ impl<E: Element> Task for Sweep<E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> RowSum<E::T> {
         let shifted = E::to_f64(self.shift) != 0.0;
-        match (self.out.is_null(), shifted) {
-            (true, false) => self.sweep::<S, false, false>(s),
-            (false, false) => self.sweep::<S, true, false>(s),
-            (true, true) => self.sweep::<S, false, true>(s),
-            (false, true) => self.sweep::<S, true, true>(s),
-        }
+        if shifted { self.sweep::<S, true>(s) } else { self.sweep::<S, false>(s) }
     }
 }
 
 /// One block of a row, aligned for any element.
 #[repr(align(64))]
-struct Block([u8; 4096]);
+struct Block(#[expect(dead_code, reason = "memory that is used through pointers")] [u8; 4096]);
 
 impl<E: Element> Sweep<E> {
     #[inline(always)]
-    fn sweep<S: Simd, const STORE: bool, const SHIFT: bool>(&self, s: S) -> RowSum<E::T> {
-        let mut copy = Block([0; 4096]);
+    fn sweep<S: Simd, const SHIFT: bool>(&self, s: S) -> RowSum<E::T> {
+        let (mut copy, mut unkept) = (MaybeUninit::<Block>::uninit(), MaybeUninit::<Block>::uninit());
         let blocks = self.len.div_ceil(E::BLOCK);
         let low = E::splat(s, E::NEG_INF);
         let (x, n) = self.block(0, &mut copy);
@@ -142,9 +138,10 @@ impl<E: Element> Sweep<E> {
                         continue 'again;
                     }
                 }
-                let out = if STORE { self.out.wrapping_add(b * E::BLOCK) } else { self.out };
-                // SAFETY: as above; `out` has room for the whole row.
-                acc = unsafe { block_sum::<E, S, STORE, SHIFT>(s, x, n, shift, reference, acc, out) };
+                let kept = self.out.wrapping_add(b * E::BLOCK);
+                let out = if self.out.is_null() { unkept.as_mut_ptr().cast() } else { kept };
+                // SAFETY: as above; `out` has room for the whole row, `unkept` for a block.
+                acc = unsafe { block_sum::<E, S, SHIFT>(s, x, n, shift, reference, acc, out) };
             }
             break (reference, acc);
         };
@@ -154,13 +151,13 @@ impl<E: Element> Sweep<E> {
 
     /// Block `b` of the row: in place, or a copy in which the skipped element is -inf.
     #[inline(always)]
-    fn block(&self, b: usize, copy: &mut Block) -> (*const E::T, usize) {
+    fn block(&self, b: usize, copy: &mut MaybeUninit<Block>) -> (*const E::T, usize) {
         let start = b * E::BLOCK;
         let n = (self.len - start).min(E::BLOCK);
         let x = self.x.wrapping_add(start);
         match self.skip {
             Some(skip) if skip >= start && skip < start + n => {
-                let p = copy.0.as_mut_ptr().cast::<E::T>();
+                let p = copy.as_mut_ptr().cast::<E::T>();
                 // SAFETY: a block has at most 4096 bytes and `copy` is aligned; `skip - start < n`.
                 unsafe { std::ptr::copy_nonoverlapping(x, p, n) };
                 // SAFETY: as above.
@@ -195,7 +192,13 @@ unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E:
 }
 
 #[inline(always)]
-unsafe fn block_sum<E: Element, S: Simd, const STORE: bool, const SHIFT: bool>(
+fn exp<E: Element, S: Simd, const SHIFT: bool>(s: S, x: E::V<S>, shift: E::V<S>, magic: E::V<S>) -> E::V<S> {
+    exp_scaled::<E, S>(s, if SHIFT { E::sub(s, x, shift) } else { x }, magic)
+}
+
+/// Writes the stored exponentials of `n` elements and adds them to `acc`. Two loops: the second one widens while it loads, which is cheaper than from registers.
+#[inline(always)]
+unsafe fn block_sum<E: Element, S: Simd, const SHIFT: bool>(
     s: S,
     x: *const E::T,
     n: usize,
@@ -204,28 +207,26 @@ unsafe fn block_sum<E: Element, S: Simd, const STORE: bool, const SHIFT: bool>(
     mut acc: Acc<S>,
     out: *mut E::T,
 ) -> Acc<S> {
+    let magic = magic::<E, S>(s, reference);
+    let whole = n / E::WIDTH * E::WIDTH;
     let mut i = 0;
-    while i + E::WIDTH <= n {
+    while i < whole {
         // SAFETY: `i + WIDTH <= n`.
-        let v = unsafe { E::load(s, x.add(i)) };
-        let v = if SHIFT { E::sub(s, v, shift) } else { v };
-        let e = exp_scaled::<E, S>(s, v, reference);
-        if STORE {
-            // SAFETY: as above.
-            unsafe { E::store(s, e, out.add(i)) };
-        }
-        acc = E::accumulate(s, acc, e);
+        unsafe { E::store(s, exp::<E, S, SHIFT>(s, E::load(s, x.add(i)), shift, magic), out.add(i)) };
         i += E::WIDTH;
     }
-    if i < n {
-        // SAFETY: `n - i < WIDTH` elements remain.
-        let v = unsafe { E::load_first(s, x.add(i), n - i, E::NEG_INF) };
-        let v = if SHIFT { E::sub(s, v, shift) } else { v };
-        let e = exp_scaled::<E, S>(s, v, reference);
-        if STORE {
-            // SAFETY: as above.
-            unsafe { E::store_first(s, e, out.add(i), n - i) };
-        }
+    let mut i = 0;
+    while i < whole {
+        // SAFETY: as above.
+        acc = unsafe { E::accumulate_from(s, acc, out.add(i).cast_const()) };
+        i += E::WIDTH;
+    }
+    if whole < n {
+        // SAFETY: `n - whole < WIDTH` elements remain.
+        let v = unsafe { E::load_first(s, x.add(whole), n - whole, E::NEG_INF) };
+        let e = exp::<E, S, SHIFT>(s, v, shift, magic);
+        // SAFETY: as above.
+        unsafe { E::store_first(s, e, out.add(whole), n - whole) };
         acc = E::accumulate(s, acc, e);
     }
     acc
@@ -340,7 +341,7 @@ impl<E: Element> Group<E> {
         let (max, shift) = unsafe { (E::load(s, self.max.as_ptr()), E::load(s, self.shift.as_ptr())) };
         // SAFETY: as above.
         let reference = unsafe { E::load(s, self.reference.as_ptr()) };
-        let peak = exp_scaled::<E, S>(s, E::sub(s, max, shift), reference);
+        let peak = exp_scaled::<E, S>(s, E::sub(s, max, shift), magic::<E, S>(s, reference));
         let mut lanes = [E::ZERO; MAX_WIDTH];
         // SAFETY: as above.
         unsafe { E::store(s, peak, lanes.as_mut_ptr()) };
@@ -429,24 +430,20 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(s: S, x: *
         let exponent = E::round(s, E::mul(s, max, E::splat(s, E::LOG2E)));
         reference = E::select(s, E::lt(s, limit, exponent), self::reference::<E, S>(s, max), reference);
     }
+    let magic = magic::<E, S>(s, reference);
     let zero: Acc<S> = [Double::splat(s, 0.0); 2];
     let mut lanes = [zero; MAX_WIDTH];
-    for (l, lane) in lanes.iter_mut().enumerate().take(E::WIDTH.min(len)) {
-        let mut acc = zero;
-        let mut c = l;
-        while c < len {
-            // SAFETY: `c < len`.
-            let p = unsafe { x.add(c * E::WIDTH) };
+    for c in 0..len {
+        // SAFETY: `c < len`.
+        let p = unsafe { x.add(c * E::WIDTH) };
+        // SAFETY: as above.
+        let e = exp_scaled::<E, S>(s, unsafe { E::load(s, p) }, magic);
+        if STORE {
             // SAFETY: as above.
-            let e = exp_scaled::<E, S>(s, unsafe { E::load(s, p) }, reference);
-            if STORE {
-                // SAFETY: as above.
-                unsafe { E::store(s, e, p) };
-            }
-            acc = E::accumulate(s, acc, e);
-            c += E::WIDTH;
+            unsafe { E::store(s, e, p) };
         }
-        *lane = acc;
+        let lane = &mut lanes[c % E::WIDTH];
+        *lane = E::accumulate(s, *lane, e);
     }
     let mut group = Group::new();
     // SAFETY: the arrays hold a vector.

@@ -14,7 +14,7 @@ use crate::kernels::map::{self, Map, Scale};
 use crate::kernels::rowsum::{MAX_WIDTH, tile_sum};
 use crate::kernels::softmax::{lane_sums, value};
 use crate::lines::{Kernel, Rows, Tile};
-use crate::math::exp_scaled;
+use crate::math::{exp_scaled, magic};
 use crate::simd::{Simd, Task};
 
 /// The loss of each row; the operands are `(x, t)`. With the gradient when `GRAD`.
@@ -85,7 +85,7 @@ impl<E: Element> Map<E> for GradMap<E> {
         let e = if self.e.is_null() {
             // SAFETY: the caller's promise.
             let x = unsafe { map::load::<E, S>(s, self.x.add(i), n) };
-            exp_scaled::<E, S>(s, E::sub(s, x, splat(self.shift)), splat(self.reference))
+            exp_scaled::<E, S>(s, E::sub(s, x, splat(self.shift)), magic::<E, S>(s, splat(self.reference)))
         } else {
             // SAFETY: the caller's promise.
             unsafe { map::load::<E, S>(s, self.e.add(i), n) }

@@ -140,6 +140,15 @@ impl Lanes<f32> for Avx2 {
         both!(_mm256_mul_ps(p, power))
     }
     #[inline(always)]
+    fn scale_by(self, p: [__m256; 2], t: [__m256; 2], cut: [__m256; 2]) -> [__m256; 2] {
+        let bits = both!(_mm256_castps_si256(t));
+        let bits = both!(_mm256_slli_epi32::<23>(bits));
+        let power = both!(_mm256_castsi256_ps(bits));
+        let scaled = both!(_mm256_mul_ps(p, power));
+        let below = both!(_mm256_cmp_ps::<_CMP_LT_OQ>(t, cut));
+        both!(_mm256_andnot_ps(below, scaled))
+    }
+    #[inline(always)]
     fn lt(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
         both!(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
     }
@@ -276,6 +285,15 @@ impl Lanes<f64> for Avx2 {
         both!(_mm256_mul_pd(p, power))
     }
     #[inline(always)]
+    fn scale_by(self, p: [__m256d; 2], t: [__m256d; 2], cut: [__m256d; 2]) -> [__m256d; 2] {
+        let bits = both!(_mm256_castpd_si256(t));
+        let bits = both!(_mm256_slli_epi64::<52>(bits));
+        let power = both!(_mm256_castsi256_pd(bits));
+        let scaled = both!(_mm256_mul_pd(p, power));
+        let below = both!(_mm256_cmp_pd::<_CMP_LT_OQ>(t, cut));
+        both!(_mm256_andnot_pd(below, scaled))
+    }
+    #[inline(always)]
     fn lt(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
         both!(_mm256_cmp_pd::<_CMP_LT_OQ>(a, b))
     }
@@ -324,6 +342,16 @@ impl Simd for Avx2 {
             [_mm256_cvtps_pd(low[0]), _mm256_cvtps_pd(high[0])],
             [_mm256_cvtps_pd(low[1]), _mm256_cvtps_pd(high[1])]
         ])
+    }
+    #[inline(always)]
+    unsafe fn widen_from(self, p: *const f32) -> [[__m256d; 2]; 2] {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe {
+            [
+                [_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p.add(4)))],
+                [_mm256_cvtps_pd(_mm_loadu_ps(p.add(8))), _mm256_cvtps_pd(_mm_loadu_ps(p.add(12)))],
+            ]
+        }
     }
     #[inline(always)]
     fn narrow(self, v: [[__m256d; 2]; 2]) -> [__m256; 2] {

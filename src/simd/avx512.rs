@@ -104,6 +104,11 @@ impl Lanes<f32> for Avx512 {
         isa!(_mm512_mask_scalef_ps(p, _mm512_cmp_ps_mask::<_CMP_ORD_Q>(p, p), p, k))
     }
     #[inline(always)]
+    fn scale_by(self, p: __m512, t: __m512, cut: __m512) -> __m512 {
+        let power = isa!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(t))));
+        isa!(_mm512_maskz_mul_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(t, cut), p, power))
+    }
+    #[inline(always)]
     fn lt(self, a: __m512, b: __m512) -> __mmask16 {
         isa!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b))
     }
@@ -215,6 +220,11 @@ impl Lanes<f64> for Avx512 {
         isa!(_mm512_mask_scalef_pd(p, _mm512_cmp_pd_mask::<_CMP_ORD_Q>(p, p), p, k))
     }
     #[inline(always)]
+    fn scale_by(self, p: __m512d, t: __m512d, cut: __m512d) -> __m512d {
+        let power = isa!(_mm512_castsi512_pd(_mm512_slli_epi64::<52>(_mm512_castpd_si512(t))));
+        isa!(_mm512_maskz_mul_pd(_mm512_cmp_pd_mask::<_CMP_NLT_UQ>(t, cut), p, power))
+    }
+    #[inline(always)]
     fn lt(self, a: __m512d, b: __m512d) -> __mmask8 {
         isa!(_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b))
     }
@@ -251,6 +261,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn widen(self, v: __m512) -> [__m512d; 2] {
         isa!([_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(v))])
+    }
+    #[inline(always)]
+    unsafe fn widen_from(self, p: *const f32) -> [__m512d; 2] {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { [_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_cvtps_pd(_mm256_loadu_ps(p.add(8)))] }
     }
     #[inline(always)]
     fn narrow(self, v: [__m512d; 2]) -> __m512 {

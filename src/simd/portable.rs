@@ -36,7 +36,7 @@ macro_rules! first {
 
 /// Everything that does not depend on the format of the lanes.
 macro_rules! lanes {
-    ($T:ty, $width:literal, $fma:path, $round:path, $power:path) => {
+    ($T:ty, $width:literal, $mantissa:literal, $fma:path, $round:path, $power:path) => {
         impl Lanes<$T> for Portable {
             type V = [$T; $width];
             type M = [bool; $width];
@@ -107,6 +107,10 @@ macro_rules! lanes {
                 each!(|p, k| p * $power(k))
             }
             #[inline(always)]
+            fn scale_by(self, p: Self::V, t: Self::V, cut: Self::V) -> Self::V {
+                each!(|p, t, cut| if t < cut { 0.0 } else { p * <$T>::from_bits(t.to_bits() << $mantissa) })
+            }
+            #[inline(always)]
             fn lt(self, a: Self::V, b: Self::V) -> Self::M {
                 let mut m = [false; $width];
                 for i in 0..$width {
@@ -141,8 +145,8 @@ macro_rules! lanes {
     };
 }
 
-lanes!(f32, 16, fma_f32, round_f32, power_f32);
-lanes!(f64, 8, fma_f64, round_f64, power_f64);
+lanes!(f32, 16, 23, fma_f32, round_f32, power_f32);
+lanes!(f64, 8, 52, fma_f64, round_f64, power_f64);
 
 impl Simd for Portable {
     #[inline(always)]
@@ -153,6 +157,11 @@ impl Simd for Portable {
             out[1][i] = f64::from(v[8 + i]);
         }
         out
+    }
+    #[inline(always)]
+    unsafe fn widen_from(self, p: *const f32) -> [[f64; 8]; 2] {
+        // SAFETY: the caller's promise.
+        self.widen(unsafe { self.load(p) })
     }
     #[inline(always)]
     fn narrow(self, v: [[f64; 8]; 2]) -> [f32; 16] {

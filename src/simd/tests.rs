@@ -47,6 +47,8 @@ at_every_level! {
     fma_f64: |s| { fma::<f64, S>(s) }
     round_f32: |s| { round::<f32, S>(s) }
     round_f64: |s| { round::<f64, S>(s) }
+    scale_by_f32: |s| { scale_by::<f32, S>(s, 1.5 * 8_388_608.0 + 127.0) }
+    scale_by_f64: |s| { scale_by::<f64, S>(s, 1.5 * 4_503_599_627_370_496.0 + 1023.0) }
     scale_f32: |s| { scale::<f32, S>(s) }
     scale_f64: |s| { scale::<f64, S>(s) }
     comparison_f32: |s| { comparison::<f32, S>(s) }
@@ -109,6 +111,37 @@ fn round<T: Number, S: Lanes<T>>(s: S) {
             };
         }
         expect(&numbers(s, s.round(vector(s, &a))), &[&a], |x| x[0].round_ties_even());
+    }
+}
+
+#[inline(always)]
+fn scale_by<T: Number, S: Lanes<T>>(s: S, magic: T) {
+    let mut random = Random(14);
+    for _ in 0..ROUNDS {
+        let (mut p, mut t, mut power, mut cut) = (lanes::<T>(), lanes::<T>(), lanes::<T>(), lanes::<T>());
+        for i in 0..p.len() {
+            p[i] = T::any(&mut random);
+            let biased = 1 + random.below(2 * T::BIAS);
+            power[i] = T::from_bits(biased << T::MANTISSA);
+            t[i] = magic + T::integer(biased as i64 - T::BIAS as i64);
+            cut[i] = magic + T::integer(random.below(2 * T::BIAS) as i64 - T::BIAS as i64);
+        }
+        let got = numbers(s, s.scale_by(vector(s, &p), vector(s, &t), vector(s, &cut)));
+        expect(&got, &[&p, &power, &t, &cut], |x| if x[2] < x[3] { T::integer(0) } else { x[0] * x[1] });
+
+        // A NaN stays one where `t` is NaN or +inf; anything is 0 where `t` is -inf.
+        for i in 0..p.len() {
+            p[i] = T::from_bits(T::NAN | random.below(1 << (T::MANTISSA - 1)));
+            let infinity = T::with_exponent(&mut random, 2 * T::BIAS) * T::integer(1 << 40);
+            t[i] = [p[i], infinity * infinity, T::integer(-1) * infinity * infinity][i % 3];
+            if i % 3 == 2 {
+                power[i] = T::integer(0);
+            } else {
+                power[i] = p[i];
+            }
+        }
+        let got = numbers(s, s.scale_by(vector(s, &p), vector(s, &t), vector(s, &cut)));
+        expect(&got, &[&power], |x| x[0]);
     }
 }
 

@@ -57,7 +57,7 @@ def test_set_level() -> None:
         assert lk.softmax([1, 2, 3]).round(8).tolist() == [0.09003057, 0.24472847, 0.66524096]
     before = lk.simd_level()
     for wrong in ("sse2", "", "AVX2"):
-        with pytest.raises(ValueError, match=repr(wrong)):
+        with pytest.raises(ValueError, match="portable"):
             core.set_simd_level(wrong)
     assert lk.simd_level() == before
 

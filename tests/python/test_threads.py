@@ -93,7 +93,7 @@ def test_thread_count_that_is_no_integer(function: Any, n: Any) -> None:
 def test_more_threads_than_any_work_needs() -> None:
     x = np.zeros((3000, 100), dtype=np.float32)
     with lk.threads(10_000):
-        assert lk.get_num_threads() == 10_000
+        assert 1 <= lk.get_num_threads() <= 10_000
         assert lk.softmax(x, 1).sum() == pytest.approx(3000, rel=1e-5)
 
 
