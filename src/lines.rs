@@ -13,7 +13,8 @@
 //! Both forms of a kernel give a row the same bits, so the choice is one of speed alone.
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
 
-use crate::float::{Element, two_sum};
+use crate::float::{Acc, Double, Element};
+use crate::kernels::map;
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::shape::{Shape, View};
 use crate::simd::{Simd, Task};
@@ -230,14 +231,16 @@ impl<K: Kernel> Task for Walk<'_, K> {
         if K::PER_ROW {
             // SAFETY: the walk wrote one result per row.
             let results = unsafe { std::slice::from_raw_parts(per_row, self.rows.len()) };
-            self.put_per_row(results, first);
+            self.put_per_row(s, results, first);
         }
         scratch.give_back();
     }
 }
 
 impl<K: Kernel> Walk<'_, K> {
-    fn put_per_row(&self, results: &[f64], first: usize) {
+    /// A chunk's sum is over 8 logical lanes, result `i` in lane `i mod 8`.
+    #[inline(always)]
+    fn put_per_row<S: Simd>(&self, s: S, results: &[f64], first: usize) {
         let inner = self.plan.shape.inner;
         match &self.plan.per_row {
             PerRow::Nothing => {}
@@ -255,12 +258,13 @@ impl<K: Kernel> Walk<'_, K> {
                 }
             }
             PerRow::Sums(sums) => {
-                let sum = results.iter().fold((0.0f64, 0.0f64), |(hi, lo), &value| {
-                    let (hi, e) = two_sum(hi, value);
-                    (hi, lo + e)
-                });
+                let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+                for some in results.chunks(8) {
+                    // SAFETY: as many elements as the chunk of the slice has.
+                    acc = Double::accumulate(s, acc, unsafe { map::load::<Double, S>(s, some.as_ptr(), some.len()) });
+                }
                 // SAFETY: this walk alone computes the chunk.
-                unsafe { sums.set(self.chunk, sum) };
+                unsafe { sums.set(self.chunk, Double::reduce(s, acc)) };
             }
         }
     }
@@ -444,26 +448,29 @@ unsafe fn stage<E: Element, S: Simd>(
         for first in (0..count).step_by(width) {
             let n = width.min(count - first);
             let tile = tile.wrapping_add(first / width * size);
-            let mut from = [std::ptr::null_mut::<E::T>(); MAX_WIDTH];
-            for (lane, from) in from.iter_mut().enumerate().take(width) {
-                *from = view.row(row + first + lane.min(n - 1), shape.inner);
+            let dense = shape.inner == 1 && view.outer == len as isize;
+            if dense && n == width && len < width && (end - row - first) * len >= (width - 1) * len + width {
+                // Rows that follow one another: whole vectors, which end in the rows after.
+                let start = view.row(row + first, 1);
+                let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
+                for (lane, v) in block.iter_mut().enumerate().take(width) {
+                    // SAFETY: the condition.
+                    *v = unsafe { E::load(s, start.add(lane * len)) };
+                }
+                E::transpose(s, &mut block[..width]);
+                for (j, &v) in block.iter().enumerate().take(len) {
+                    // SAFETY: `j < len`.
+                    unsafe { E::store(s, v, tile.add(j * width)) };
+                }
+                continue;
             }
             for c in (0..len).step_by(width) {
                 let left = (len - c).min(width);
                 let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
-                // A whole vector may be read where the next rows of the chunk follow at once.
-                let dense = shape.inner == 1 && view.outer == len as isize;
-                for lane in 0..width {
-                    let p = from[lane].wrapping_add(c).cast_const();
-                    let after = (end - (row + first + lane.min(n - 1))) * len - c;
-                    // SAFETY: `left` elements of the row remain, or `after` elements up to the end of the chunk.
-                    block[lane] = unsafe {
-                        if left == width || dense && after >= width {
-                            E::load(s, p)
-                        } else {
-                            E::load_first(s, p, left, E::ZERO)
-                        }
-                    };
+                for (lane, v) in block.iter_mut().enumerate().take(width) {
+                    let p = view.row(row + first + lane.min(n - 1), shape.inner).wrapping_add(c).cast_const();
+                    // SAFETY: `left` elements of the row remain.
+                    *v = unsafe { map::load::<E, S>(s, p, left) };
                 }
                 E::transpose(s, &mut block[..width]);
                 for (j, &v) in block.iter().enumerate().take(left) {
@@ -520,6 +527,27 @@ unsafe fn unstage<E: Element, S: Simd>(
         for first in (0..count).step_by(width) {
             let n = width.min(count - first);
             let tile = tile.wrapping_add(first / width * size);
+            if dense && n == width {
+                let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
+                for (j, v) in block.iter_mut().enumerate().take(len) {
+                    // SAFETY: `j < len`.
+                    *v = unsafe { E::load(s, tile.add(j * width)) };
+                }
+                E::transpose(s, &mut block[..width]);
+                let start = view.row(row + first, 1);
+                // A row's vector ends in rows of this tile that are written after it, but for the last ones.
+                for (lane, &v) in block.iter().enumerate().take(width) {
+                    // SAFETY: `(width - lane) * len` elements of this tile remain.
+                    unsafe {
+                        if (width - lane) * len >= width {
+                            E::store(s, v, start.add(lane * len));
+                        } else {
+                            E::store_first(s, v, start.add(lane * len), len);
+                        }
+                    }
+                }
+                continue;
+            }
             for c in (0..len).step_by(width) {
                 let left = (len - c).min(width);
                 let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
@@ -530,16 +558,8 @@ unsafe fn unstage<E: Element, S: Simd>(
                 E::transpose(s, &mut block[..width]);
                 for (lane, &v) in block.iter().enumerate().take(n) {
                     let p = view.row(row + first + lane, shape.inner).wrapping_add(c);
-                    // A short row may spill over the rows of this tile that are written after it.
-                    let room = (n - lane) * len;
-                    // SAFETY: `left` elements of the row remain, or `room` elements of this tile's rows.
-                    unsafe {
-                        if left == width || dense && room >= width {
-                            E::store(s, v, p);
-                        } else {
-                            E::store_first(s, v, p, left);
-                        }
-                    }
+                    // SAFETY: `left` elements of the row remain.
+                    unsafe { if left == width { E::store(s, v, p) } else { E::store_first(s, v, p, left) } };
                 }
             }
         }

@@ -25,31 +25,38 @@ pub(crate) struct CrossEntropy<T, const GRAD: bool> {
 }
 
 impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
+    /// The scales of `n` rows.
+    #[inline(always)]
+    fn scales(&self, first: usize, n: usize) -> [f64; MAX_WIDTH] {
+        let mut scales = [0.0; MAX_WIDTH];
+        match &self.scale {
+            Scale::All(scale) => scales = [*scale; MAX_WIDTH],
+            rows @ Scale::Rows(..) => (0..n).for_each(|i| scales[i] = rows.get(first + i)),
+        }
+        scales
+    }
+
     /// The label's entry of the gradient of each row, before rounding.
     #[inline(always)]
     fn label_entries<S: Simd>(
-        &self,
         s: S,
         group: &Group<T::Ops>,
         label_x: &[T; MAX_WIDTH],
-        first: usize,
-        n: usize,
+        scales: &[f64; MAX_WIDTH],
     ) -> [f64; MAX_WIDTH] {
         type O<T> = <T as Float>::Ops;
         // SAFETY: the arrays hold a vector.
-        let load = |a: &[T; MAX_WIDTH]| unsafe { O::<T>::load(s, a.as_ptr()) };
-        let shifted = O::<T>::sub(s, load(label_x), load(&group.shift));
+        let [x, shift, reference] =
+            [label_x, &group.shift, &group.reference].map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
+        let magic = magic::<O<T>, S>(s, reference);
         let mut e = [T::default(); MAX_WIDTH];
         // SAFETY: as above.
-        unsafe { O::<T>::store(s, exp_scaled::<O<T>, S>(s, shifted, magic::<O<T>, S>(s, load(&group.reference))), e.as_mut_ptr()) };
+        unsafe { O::<T>::store(s, exp_scaled::<O<T>, S>(s, O::<T>::sub(s, x, shift), magic), e.as_mut_ptr()) };
         let mut entries = [0.0; MAX_WIDTH];
-        for i in 0..n {
-            let entry = if label_x[i] == group.max[i] {
-                -group.others[i] * group.inverse[i]
-            } else {
-                O::<T>::to_f64(e[i]) * group.inverse[i] - 1.0
-            };
-            entries[i] = entry * self.scale.get(first + i);
+        for i in 0..<O<T> as Element>::WIDTH {
+            let at_max = -group.others[i] * group.inverse[i];
+            let elsewhere = O::<T>::to_f64(e[i]) * group.inverse[i] - 1.0;
+            entries[i] = (if label_x[i] == group.max[i] { at_max } else { elsewhere }) * scales[i];
         }
         entries
     }
@@ -63,16 +70,11 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, per_row: *mut f64) {
+        let (classes, counted) = self.labels.classes(rows.first, rows.n);
         let mut label_x = [T::default(); MAX_WIDTH];
-        let mut classes = [None; MAX_WIDTH];
-        let mut counted = 0;
         for i in 0..rows.n {
-            classes[i] = self.labels.get(rows.first + i);
-            if let Some(y) = classes[i] {
-                // SAFETY: labels are class numbers.
-                label_x[i] = unsafe { rows.x[0][i].add(y).read() };
-                counted |= 1 << i;
-            }
+            // SAFETY: labels are class numbers.
+            label_x[i] = unsafe { rows.x[0][i].add(classes[i]).read() };
         }
         // SAFETY: the caller's promise.
         let (mut group, special) = unsafe { group_of_rows::<T::Ops, S>(s, rows, counted, GRAD) };
@@ -95,23 +97,22 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             return;
         }
         group.finish_inverse(s);
-        let entries = self.label_entries(s, &group, &label_x, rows.first, rows.n);
+        let scales = self.scales(rows.first, rows.n);
+        let entries = Self::label_entries(s, &group, &label_x, &scales);
         for i in 0..rows.n {
-            let Some(y) = classes[i] else {
-                // SAFETY: the caller's promise.
-                unsafe { map::fill::<T::Ops>(rows.out[i], rows.len, T::default()) };
-                continue;
+            let blank = if counted >> i & 1 == 0 {
+                Some(T::default())
+            } else {
+                (special >> i & 1 == 1).then_some(T::Ops::NAN)
             };
-            if special >> i & 1 == 1 {
-                // SAFETY: the caller's promise.
-                unsafe { map::fill::<T::Ops>(rows.out[i], rows.len, T::Ops::NAN) };
-                continue;
-            }
-            let factors = Factors::new(group.inverse[i], self.scale.get(rows.first + i));
             // SAFETY: the caller's promise; labels are class numbers.
             unsafe {
-                write_exponentials(s, rows, &group, i, factors);
-                rows.out[i].add(y).write(rounded::<T>(entries[i]));
+                if let Some(value) = blank {
+                    map::fill::<T::Ops>(rows.out[i], rows.len, value);
+                } else {
+                    write_exponentials(s, rows, &group, i, Factors::new(group.inverse[i], scales[i]));
+                    rows.out[i].add(classes[i]).write(rounded::<T>(entries[i]));
+                }
             }
         }
     }
@@ -119,12 +120,11 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
     #[inline(always)]
     unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<T::Ops>, per_row: *mut f64) -> u32 {
         let width = <T::Ops as Element>::WIDTH;
+        let (classes, counted) = self.labels.classes(tile.first, tile.n);
         let mut label_x = [T::default(); MAX_WIDTH];
-        let mut classes = [None; MAX_WIDTH];
-        for i in 0..tile.n {
-            classes[i] = self.labels.get(tile.first + i);
-            // SAFETY: labels are class numbers.
-            label_x[i] = unsafe { tile.x[0].add(classes[i].unwrap_or(0) * width + i).read() };
+        for i in 0..width {
+            // SAFETY: labels are class numbers; the lanes beyond the rows have class 0.
+            label_x[i] = unsafe { tile.x[0].add(classes[i] * width + i).read() };
         }
         // SAFETY: the caller's promise.
         let (mut group, unusual) = unsafe {
@@ -136,45 +136,48 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         };
         let mut again = group.finish_others(s, tile.len) | unusual;
         group.finish_log(s);
-        for i in 0..tile.n {
+        let mut losses = [0.0; MAX_WIDTH];
+        for i in 0..width {
             let loss = (T::Ops::to_f64(group.max[i]) - T::Ops::to_f64(label_x[i])) + group.log[i];
-            let counted = classes[i].is_some();
-            // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(if counted { loss } else { 0.0 }) };
+            losses[i] = if counted >> i & 1 == 1 { loss } else { 0.0 };
         }
+        // SAFETY: `per_row` has room for `n` results.
+        unsafe { std::ptr::copy_nonoverlapping(losses.as_ptr(), per_row, tile.n) };
         if !GRAD {
-            return again & counted_lanes(&classes);
+            return again & counted;
         }
         group.finish_inverse(s);
-        let entries = self.label_entries(s, &group, &label_x, tile.first, tile.n);
+        let scales = self.scales(tile.first, tile.n);
+        let entries = Self::label_entries(s, &group, &label_x, &scales);
         let mut factor = [T::default(); MAX_WIDTH];
-        for i in 0..tile.n {
-            let factors = Factors::<T::Ops>::new(group.inverse[i], self.scale.get(tile.first + i));
+        for i in 0..width {
+            let factors = Factors::<T::Ops>::new(group.inverse[i], scales[i]);
             again |= u32::from(!factors.is_single()) << i;
-            factor[i] = factors.first;
+            factor[i] = if counted >> i & 1 == 1 { factors.first } else { T::default() };
         }
         // SAFETY: the caller's promise.
         unsafe { scale_tile::<T::Ops, S>(s, tile, &factor) };
         for i in 0..tile.n {
-            let column = tile.x[0].wrapping_add(i);
-            // SAFETY: labels are class numbers; `c < len`.
-            unsafe {
-                match classes[i] {
-                    Some(y) => column.add(y * width).write(rounded::<T>(entries[i])),
-                    None => (0..tile.len).for_each(|c| column.add(c * width).write(T::default())),
-                }
+            if counted >> i & 1 == 1 {
+                // SAFETY: labels are class numbers.
+                unsafe { tile.x[0].add(classes[i] * width + i).write(rounded::<T>(entries[i])) };
             }
         }
-        again & counted_lanes(&classes)
+        // An ignored row has factor 0; where its exponentials were no numbers, or infinite, that is no zero.
+        let mut blank = !counted & unusual & ((1 << tile.n) - 1);
+        while blank != 0 {
+            let lane = blank.trailing_zeros() as usize;
+            blank &= blank - 1;
+            for c in 0..tile.len {
+                // SAFETY: `c < len`.
+                unsafe { tile.x[0].add(c * width + lane).write(T::default()) };
+            }
+        }
+        again & counted
     }
 }
 
 #[inline(always)]
 fn rounded<T: Float>(x: f64) -> T {
     if x.is_nan() { T::Ops::NAN } else { T::Ops::from_f64(x) }
-}
-
-#[inline(always)]
-fn counted_lanes(classes: &[Option<usize>; MAX_WIDTH]) -> u32 {
-    classes.iter().enumerate().fold(0, |mask, (i, class)| mask | u32::from(class.is_some()) << i)
 }

@@ -79,6 +79,37 @@ impl Labels {
         if self.wrapped_ignore() == Some(label) { None } else { Some(label as usize) }
     }
 
+    /// The classes of `n <= 16` rows from `first` on, 0 for an ignored one, and the mask of the others.
+    #[inline(always)]
+    pub(crate) fn classes(&self, first: usize, n: usize) -> ([usize; 16], u32) {
+        let mut classes = [0; 16];
+        let mut counted = 0;
+        let ignore = self.wrapped_ignore();
+        macro_rules! read {
+            ($t:ty) => {{
+                let view = self.typed::<$t>();
+                for i in 0..n {
+                    // SAFETY: the view has a label for every row.
+                    let label = (unsafe { view.row(first + i, self.inner).read() }) as i64;
+                    let counts = ignore != Some(label);
+                    classes[i] = if counts { label as usize } else { 0 };
+                    counted |= u32::from(counts) << i;
+                }
+            }};
+        }
+        match self.kind {
+            LabelType::I8 => read!(i8),
+            LabelType::I16 => read!(i16),
+            LabelType::I32 => read!(i32),
+            LabelType::I64 => read!(i64),
+            LabelType::U8 => read!(u8),
+            LabelType::U16 => read!(u16),
+            LabelType::U32 => read!(u32),
+            LabelType::U64 => read!(u64),
+        }
+        (classes, counted)
+    }
+
     /// The number of rows that are not ignored.
     ///
     /// # Errors

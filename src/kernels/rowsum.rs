@@ -381,15 +381,19 @@ impl<E: Element> Group<E> {
 
     /// Bit `i` is set where row `i` needs the walk over a single row: special, shifted.
     #[inline(always)]
-    fn unusual(&self) -> u32 {
-        let mut mask = 0;
-        let limit = E::to_f64(E::MAX_LIMIT);
-        for i in 0..E::WIDTH {
-            // NaN and infinities fail the comparisons.
-            let usual = E::to_f64(self.max[i]).abs() <= limit && self.hi[i] < f64::INFINITY;
-            mask |= u32::from(!usual) << i;
+    fn unusual<S: Simd>(&self, s: S) -> u32 {
+        // SAFETY: the array holds a vector.
+        let max = unsafe { E::load(s, self.max.as_ptr()) };
+        let limit = E::splat(s, E::MAX_LIMIT);
+        let above = E::bits(s, E::lt(s, limit, max));
+        let below = E::bits(s, E::lt(s, max, E::sub(s, E::splat(s, E::ZERO), limit)));
+        let mut usual = !(above | below);
+        for j in (0..E::WIDTH).step_by(8) {
+            // False for NaN.
+            let finite = Double::lt(s, load64(s, &self.hi, j), Double::splat(s, f64::INFINITY));
+            usual &= !(0xff << j) | Double::bits(s, finite) << j;
         }
-        mask
+        !usual & ((1 << E::WIDTH) - 1)
     }
 }
 
@@ -432,17 +436,17 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(s: S, x: *
     }
     let magic = magic::<E, S>(s, reference);
     let zero: Acc<S> = [Double::splat(s, 0.0); 2];
-    let mut lanes = [zero; MAX_WIDTH];
-    for c in 0..len {
+    let mut lanes = [MaybeUninit::<Acc<S>>::uninit(); MAX_WIDTH];
+    for c in 0..len.min(E::WIDTH) {
         // SAFETY: `c < len`.
-        let p = unsafe { x.add(c * E::WIDTH) };
-        // SAFETY: as above.
-        let e = exp_scaled::<E, S>(s, unsafe { E::load(s, p) }, magic);
-        if STORE {
-            // SAFETY: as above.
-            unsafe { E::store(s, e, p) };
-        }
-        let lane = &mut lanes[c % E::WIDTH];
+        let e = unsafe { tile_exp::<E, S, STORE>(s, x.add(c * E::WIDTH), magic) };
+        lanes[c].write(E::accumulate(s, zero, e));
+    }
+    for c in E::WIDTH..len {
+        // SAFETY: `c < len`.
+        let e = unsafe { tile_exp::<E, S, STORE>(s, x.add(c * E::WIDTH), magic) };
+        // SAFETY: the first loop wrote all lanes.
+        let lane = unsafe { lanes[c % E::WIDTH].assume_init_mut() };
         *lane = E::accumulate(s, *lane, e);
     }
     let mut group = Group::new();
@@ -450,24 +454,46 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(s: S, x: *
     unsafe { E::store(s, max, group.max.as_mut_ptr()) };
     // SAFETY: as above.
     unsafe { E::store(s, reference, group.reference.as_mut_ptr()) };
-    let sum = merge_lanes::<E, S>(s, &mut lanes, len);
+    // SAFETY: the first `min(len, WIDTH)` lanes are written.
+    let sum = unsafe { merge_lanes::<E, S>(s, &mut lanes, len) };
     E::store_sums(s, sum, &mut group.hi, &mut group.lo);
-    let unusual = group.unusual();
+    let unusual = group.unusual(s);
     (group, unusual)
+}
+
+#[inline(always)]
+unsafe fn tile_exp<E: Element, S: Simd, const STORE: bool>(s: S, p: *mut E::T, magic: E::V<S>) -> E::V<S> {
+    // SAFETY: the caller's promise: a vector at `p`.
+    let e = exp_scaled::<E, S>(s, unsafe { E::load(s, p) }, magic);
+    if STORE {
+        // SAFETY: as above.
+        unsafe { E::store(s, e, p) };
+    }
+    e
 }
 
 /// The tree of [`Element::reduce`] when the logical lanes are vectors over rows. Lanes without an element
 /// are zero and are left out: adding zero changes nothing.
+///
+/// # Safety
+/// The first `min(len, WIDTH)` lanes are initialised, `len >= 1`.
 #[inline(always)]
-pub(crate) fn merge_lanes<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WIDTH], len: usize) -> Acc<S> {
+pub(crate) unsafe fn merge_lanes<E: Element, S: Simd>(
+    s: S,
+    lanes: &mut [MaybeUninit<Acc<S>>; MAX_WIDTH],
+    len: usize,
+) -> Acc<S> {
     let mut used = len.min(E::WIDTH);
     let mut half = E::WIDTH / 2;
     while half > 0 {
         for l in half..used {
-            lanes[l - half] = E::merge(s, lanes[l - half], lanes[l]);
+            // SAFETY: `l < used`, and merging writes no lane beyond.
+            let sum = unsafe { E::merge(s, lanes[l - half].assume_init(), lanes[l].assume_init()) };
+            lanes[l - half].write(sum);
         }
         used = used.min(half);
         half /= 2;
     }
-    lanes[0]
+    // SAFETY: `len >= 1`.
+    unsafe { lanes[0].assume_init() }
 }

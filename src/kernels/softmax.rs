@@ -12,6 +12,7 @@ use crate::kernels::rowsum::{Group, MAX_WIDTH, merge_lanes, row_sum, tile_sum};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// Softmax, one result per element.
 pub(crate) struct Softmax<E>(pub(crate) PhantomData<E>);
@@ -201,7 +202,9 @@ pub(crate) fn lane_values<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WI
 /// The sums of a tile's rows.
 #[inline(always)]
 pub(crate) fn lane_sums<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WIDTH], len: usize) -> [f64; MAX_WIDTH] {
-    let sum = merge_lanes::<E, S>(s, lanes, len);
+    let mut lanes = lanes.map(MaybeUninit::new);
+    // SAFETY: all lanes are initialised.
+    let sum = unsafe { merge_lanes::<E, S>(s, &mut lanes, len) };
     let (mut hi, mut lo) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
     E::store_sums(s, sum, &mut hi, &mut lo);
     for (hi, &lo) in hi.iter_mut().zip(&lo) {

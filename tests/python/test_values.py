@@ -238,6 +238,47 @@ def test_against_mpmath(family: str, dtype: Any, rng: np.random.Generator) -> No
             assert ref.mp_ulp_error(lse_vjp[i], exact) <= bound
 
 
+def test_many_pairs() -> None:
+    """Millions of float32 rows of two against float64, which is exact beside them."""
+    rng = np.random.default_rng(7)
+    worst = 0.0
+    for _ in range(8):
+        x = np.empty((500_000, 2), dtype=np.float32)
+        x[:, 0] = rng.uniform(-4, 4, len(x))
+        x[:, 1] = x[:, 0] + rng.uniform(-25, 0, len(x))
+        rest = np.exp(x[:, 1].astype(np.float64) - x[:, 0])
+        truth = np.stack([1 / (1 + rest), rest / (1 + rest)], axis=1)
+        error = np.abs(lk.softmax(x, 1) - truth) / np.spacing(truth.astype(np.float32))
+        worst = max(worst, float(error.max()))
+    assert worst <= 3
+
+
+@pytest.mark.parametrize("dtype", VECTORISED)
+@pytest.mark.parametrize("c", [2, 5, 10, 30])
+def test_errors_of_equal_terms_add_up(c: int, dtype: Any, rng: np.random.Generator) -> None:
+    """Nearly equal logits have nearly equal rounding errors, which no sum averages out."""
+    x = rows.close(rng, 20_000, c, dtype)
+    truth = ref.Rows(x)
+    scale = lse_scale(truth.lse, x)
+    ref.assert_close(lk.logsumexp(x, 1), truth.lse, BOUND_LOGSUMEXP[np.dtype(dtype)], scale)
+    ref.assert_close(lk.softmax(x, 1), truth.softmax, BOUND[np.dtype(dtype)])
+    ref.assert_close(lk.log_softmax(x, 1), truth.log_softmax, BOUND[np.dtype(dtype)])
+
+
+@pytest.mark.parametrize(
+    "row", [[3.6870524883270264, -16.42259979248047], [1.7655987739562988, -12.844527244567871]]
+)
+def test_float32_rows_found_by_search(row: list[float]) -> None:
+    x = np.array(row, dtype=np.float32)
+    assert ref.mp_ulp_error(lk.softmax(x), ref.mp_row(x)["softmax"]) <= 3
+
+
+def test_float64_row_found_by_search() -> None:
+    x = [-0.5636580517060585 - i * 2.0**-53 for i in (0, 1, -1, 5, 1, 3, 5, 1, 1, 0)]
+    truth = ref.mp_row(x)["lse"]
+    assert ref.mp_ulp_error(np.float64(lk.logsumexp(x)), truth) <= 2
+
+
 # --- logsumexp with factors ----------------------------------------------------------------------
 
 
