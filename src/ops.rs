@@ -142,7 +142,7 @@ fn run_loss<T: Float, K: Kernel<E = T::Ops>>(
     }
 }
 
-pub(crate) fn reduced(total: (f64, f64), reduction: Reduction, count: usize) -> f64 {
+fn reduced(total: (f64, f64), reduction: Reduction, count: usize) -> f64 {
     let total = match reduction {
         Reduction::Sum => value(total),
         Reduction::Mean => value(total) / count as f64,
@@ -276,6 +276,18 @@ pub(crate) enum SquaredGrad<T> {
     Elements(*const T, *mut T),
 }
 
+/// `sum * factor^2`, which alone might overflow where the mean does not.
+pub(crate) struct ScaledSum {
+    sum: f64,
+    factor: f64,
+}
+
+impl ScaledSum {
+    pub(crate) fn reduced(&self, reduction: Reduction, count: usize) -> f64 {
+        reduced((self.sum, 0.0), reduction, count) * self.factor * self.factor
+    }
+}
+
 /// `sum (p - t)^2`, as a compensated sum that neither overflows nor underflows on the way; then the gradient.
 ///
 /// # Safety
@@ -285,7 +297,7 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
     p: *const T,
     t: *const T,
     grad: Option<SquaredGrad<T>>,
-) -> f64 {
+) -> ScaledSum {
     let chunks = len.div_ceil(CHUNK);
     let (shared_p, shared_t) = (Shared(p.cast_mut()), Shared(t.cast_mut()));
     let total = |factor: f64| {
@@ -301,22 +313,22 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
         });
         value(sums.total())
     };
-    let mut sum = total(1.0);
+    let mut result = ScaledSum { sum: total(1.0), factor: 1.0 };
     if size_of::<T>() == 8 {
         // Squares of differences below 1e-150 lose digits, above 1e154 they overflow.
         const DOWN: f64 = 2.409_919_865_102_884e-181; // 2^-600
         const UP: f64 = 4.149_515_568_880_993e180;
-        if sum == f64::INFINITY || sum.is_nan() {
-            sum = total(DOWN) * UP * UP;
-        } else if sum < 1e-280 {
-            sum = total(UP) * DOWN * DOWN;
+        if !result.sum.is_finite() {
+            result = ScaledSum { sum: total(DOWN), factor: UP };
+        } else if result.sum < 1e-280 {
+            result = ScaledSum { sum: total(UP), factor: DOWN };
         }
     }
     if let Some(grad) = grad {
         // SAFETY: the caller's promise.
         unsafe { squared_error_grad_view(len, p, t, grad) };
     }
-    sum
+    result
 }
 
 /// The gradient of a squared error.
@@ -715,7 +727,7 @@ pub fn mse_loss<T: Float>(pred: &[T], target: &[T], reduction: Reduction) -> Res
     wants("target", target.len(), pred.len())?;
     // SAFETY: both slices have that length.
     let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), None) };
-    Ok(rounded(reduced((sum, 0.0), reduction, pred.len())))
+    Ok(rounded(sum.reduced(reduction, pred.len())))
 }
 
 /// [`mse_loss`] and its gradient `2 (pred - target) / count` (`Sum`: not divided).
@@ -734,7 +746,7 @@ pub fn mse_loss_value_and_grad<T: Float>(
     let grad = Some(SquaredGrad::Scalar(factor, grad.as_mut_ptr()));
     // SAFETY: all slices have that length; `grad` does not overlap.
     let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), grad) };
-    Ok(rounded(reduced((sum, 0.0), reduction, pred.len())))
+    Ok(rounded(sum.reduced(reduction, pred.len())))
 }
 
 /// The share (`Mean`) or number (`Sum`) of rows whose first maximum is not at the label. A row with NaN is an error.

@@ -908,7 +908,7 @@ fn mse_typed<T: Float>(py: Python<'_>, p: &Array<'_>, t: &Array<'_>, how: How, o
     };
     // SAFETY: contiguous arrays of `n` elements.
     let sum = compute(py, n, || unsafe { ops::squared_error_view::<T>(n, a, b, None) });
-    loss.finish::<T>(py, ops::rounded(ops::reduced((sum, 0.0), reduction, n)))
+    loss.finish::<T>(py, ops::rounded(sum.reduced(reduction, n)))
 }
 
 #[pyfunction]
@@ -956,7 +956,7 @@ fn mse_grad_typed<T: Float>(
         let incoming = Sendable(incoming);
         // SAFETY: contiguous arrays of `n` elements; the gradient is checked.
         let sum = compute(py, n, || unsafe { ops::squared_error_view(n, a, b, Some({ incoming }.0)) });
-        let loss = scalar::<T>(py, ops::rounded(ops::reduced((sum, 0.0), reduction, n)))?;
+        let loss = scalar::<T>(py, ops::rounded(sum.reduced(reduction, n)))?;
         return pair(py, loss, grad);
     }
     // The losses first: the gradient may overwrite an operand.

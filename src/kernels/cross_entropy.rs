@@ -11,7 +11,7 @@
 use crate::float::{Element, Float};
 use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_of_rows, special_max};
-use crate::kernels::map::{self, Factors, Scale};
+use crate::kernels::map::{self, Factor, Scale};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, tile_sum};
 use crate::kernels::softmax::{scale_tile, write_exponentials};
 use crate::lines::{Kernel, Rows, Tile};
@@ -110,7 +110,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
                 if let Some(value) = blank {
                     map::fill::<T::Ops>(rows.out[i], rows.len, value);
                 } else {
-                    write_exponentials(s, rows, &group, i, Factors::new(group.inverse[i], scales[i]));
+                    write_exponentials(s, rows, &group, i, Factor::new(group.inverse[i], scales[i]));
                     rows.out[i].add(classes[i]).write(rounded::<T>(entries[i]));
                 }
             }
@@ -149,14 +149,13 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         group.finish_inverse(s);
         let scales = self.scales(tile.first, tile.n);
         let entries = Self::label_entries(s, &group, &label_x, &scales);
-        let mut factor = [T::default(); MAX_WIDTH];
+        let mut factors = [0.0; MAX_WIDTH];
         for i in 0..width {
-            let factors = Factors::<T::Ops>::new(group.inverse[i], scales[i]);
-            again |= u32::from(!factors.is_single()) << i;
-            factor[i] = if counted >> i & 1 == 1 { factors.first } else { T::default() };
+            factors[i] = if counted >> i & 1 == 1 { group.inverse[i] * scales[i] } else { 0.0 };
+            again |= u32::from(!Factor::<T::Ops>::new(group.inverse[i], scales[i]).is_single()) << i;
         }
         // SAFETY: the caller's promise.
-        unsafe { scale_tile::<T::Ops, S>(s, tile, &factor) };
+        unsafe { scale_tile::<T::Ops, S>(s, tile, &factors) };
         for i in 0..tile.n {
             if counted >> i & 1 == 1 {
                 // SAFETY: labels are class numbers.

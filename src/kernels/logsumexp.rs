@@ -79,7 +79,7 @@ impl<E: Element> Kernel for LogSumExp<E> {
                 // SAFETY: the caller's promise.
                 unsafe { special_max::<E>(rows.x[0][i], rows.len) }
             } else {
-                E::to_f64(group.max[i]) + group.log[i]
+                group.logsumexp(i)
             };
             // SAFETY: `i < n`.
             unsafe { per_row.add(i).write(lse) };
@@ -94,7 +94,7 @@ impl<E: Element> Kernel for LogSumExp<E> {
         group.finish_log(s);
         for i in 0..tile.n {
             // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(E::to_f64(group.max[i]) + group.log[i]) };
+            unsafe { per_row.add(i).write(group.logsumexp(i)) };
         }
         unusual | dominated
     }

@@ -72,18 +72,25 @@ pub(crate) unsafe fn fill<E: Element>(out: *mut E::T, len: usize, value: E::T) {
 /// Stored exponentials times a factor.
 pub(crate) struct Stored<E: Element> {
     pub(crate) e: *const E::T,
-    pub(crate) factor: E::T,
+    pub(crate) factor: Factor<E>,
 }
 
 impl<E: Element> Map<E> for Stored<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
-        E::mul(s, unsafe { load::<E, S>(s, self.e.add(i), n) }, E::splat(s, self.factor))
+        let e = unsafe { load::<E, S>(s, self.e.add(i), n) };
+        scale::<E, S>(s, e, E::splat(s, self.factor.high), E::splat(s, self.factor.low))
     }
 }
 
-/// Exponentials, stored or computed again, times two factors.
+/// `e (high + low)`: the factor's own rounding would be a third of the error.
+#[inline(always)]
+pub(crate) fn scale<E: Element, S: Simd>(s: S, e: E::V<S>, high: E::V<S>, low: E::V<S>) -> E::V<S> {
+    E::fma(s, e, high, E::mul(s, e, low))
+}
+
+/// Exponentials, stored or computed again, times a factor that may be anything.
 pub(crate) struct Exponentials<E: Element> {
     /// The logits.
     pub(crate) x: *const E::T,
@@ -91,43 +98,64 @@ pub(crate) struct Exponentials<E: Element> {
     pub(crate) e: *const E::T,
     pub(crate) shift: E::T,
     pub(crate) reference: E::T,
-    pub(crate) factors: Factors<E>,
+    pub(crate) factor: Factor<E>,
+}
+
+impl<E: Element> Exponentials<E> {
+    /// The exponentials at `i..i + n`.
+    ///
+    /// # Safety
+    /// As [`Map::at`].
+    #[inline(always)]
+    pub(crate) unsafe fn exponentials<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        if self.e.is_null() {
+            // SAFETY: the caller's promise.
+            let x = unsafe { load::<E, S>(s, self.x.add(i), n) };
+            let magic = magic::<E, S>(s, E::splat(s, self.reference));
+            exp_scaled::<E, S>(s, E::sub(s, x, E::splat(s, self.shift)), magic)
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { load::<E, S>(s, self.e.add(i), n) }
+        }
+    }
 }
 
 impl<E: Element> Map<E> for Exponentials<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
-        let e = if self.e.is_null() {
-            // SAFETY: the caller's promise.
-            let x = unsafe { load::<E, S>(s, self.x.add(i), n) };
-            exp_scaled::<E, S>(s, E::sub(s, x, E::splat(s, self.shift)), magic::<E, S>(s, E::splat(s, self.reference)))
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { load::<E, S>(s, self.e.add(i), n) }
-        };
-        let y = E::mul(s, E::mul(s, e, E::splat(s, self.factors.first)), E::splat(s, self.factors.second));
-        E::canonical(s, y)
+        // SAFETY: the caller's promise.
+        let e = unsafe { self.exponentials(s, i, n) };
+        let y = scale::<E, S>(s, e, E::splat(s, self.factor.high), E::splat(s, self.factor.low));
+        E::canonical(s, E::mul(s, y, E::splat(s, self.factor.second)))
     }
 }
 
-/// Two factors that are applied one after the other; the second is almost always 1.
-pub(crate) struct Factors<E: Element> {
-    pub(crate) first: E::T,
+/// A factor of stored exponentials: `(high + low) * second`. The second one is almost always 1.
+#[derive(Clone, Copy)]
+pub(crate) struct Factor<E: Element> {
+    pub(crate) high: E::T,
+    pub(crate) low: E::T,
     pub(crate) second: E::T,
 }
 
-impl<E: Element> Factors<E> {
-    /// `inverse * scale` as one factor where the element type holds it to full precision; `inverse` is a
+impl<E: Element> Factor<E> {
+    /// `inverse * scale`; one factor where the element type holds it to full precision. `inverse` is a
     /// reciprocal sum, far from the ends of the range.
     #[inline(always)]
     pub(crate) fn new(inverse: f64, scale: f64) -> Self {
         let product = inverse * scale;
         let (low, high) = E::FACTOR_RANGE;
         if product.abs() > low && product.abs() < high {
-            Factors { first: E::from_f64(product), second: E::ONE }
+            Factor::split(product, E::ONE)
         } else {
-            Factors { first: E::from_f64(inverse), second: E::from_f64(scale) }
+            Factor::split(inverse, E::from_f64(scale))
         }
+    }
+
+    #[inline(always)]
+    fn split(factor: f64, second: E::T) -> Self {
+        let high = E::from_f64(factor);
+        Factor { high, low: E::from_f64(factor - E::to_f64(high)), second }
     }
 
     #[inline(always)]

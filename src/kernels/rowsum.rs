@@ -20,7 +20,7 @@
 //! those rows are swept again without one occurrence of the maximum, which gives `others` to full precision.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::float::{Acc, Double, Element, Float};
+use crate::float::{Acc, Double, Element, Float, two_sum};
 use crate::math::{exp_scaled, log1p, magic};
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
@@ -280,6 +280,8 @@ pub(crate) struct Group<E: Element> {
     pub(crate) inverse: [f64; MAX_WIDTH],
     /// `log(sum) - log(e_max)`, so that logsumexp = max + log.
     pub(crate) log: [f64; MAX_WIDTH],
+    /// What `log` lacks by rounding.
+    log_low: [f64; MAX_WIDTH],
     _element: PhantomData<E>,
 }
 
@@ -296,6 +298,7 @@ impl<E: Element> Group<E> {
             e_max: [1.0; MAX_WIDTH],
             inverse: [1.0; MAX_WIDTH],
             log: [0.0; MAX_WIDTH],
+            log_low: [0.0; MAX_WIDTH],
             _element: PhantomData,
         }
     }
@@ -365,8 +368,17 @@ impl<E: Element> Group<E> {
     pub(crate) fn finish_log<S: Simd>(&mut self, s: S) {
         for j in (0..E::WIDTH).step_by(8) {
             let ratio = Double::div(s, load64(s, &self.others, j), load64(s, &self.e_max, j));
-            store64(s, log1p(s, ratio), &mut self.log, j);
+            let (log, low) = log1p(s, ratio);
+            store64(s, log, &mut self.log, j);
+            store64(s, low, &mut self.log_low, j);
         }
+    }
+
+    /// logsumexp of row `i`, not special: the maximum and the logarithm, whose sum may cancel.
+    #[inline(always)]
+    pub(crate) fn logsumexp(&self, i: usize) -> f64 {
+        let (sum, e) = two_sum(E::to_f64(self.max[i]), self.log[i]);
+        sum + (e + self.log_low[i])
     }
 
     /// Bit `i` is set where row `i` is special.

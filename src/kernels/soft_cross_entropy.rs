@@ -10,11 +10,10 @@
 
 use crate::float::{Acc, Double, Element, Float};
 use crate::kernels::logsumexp::{group_of_rows, special_max};
-use crate::kernels::map::{self, Map, Scale};
+use crate::kernels::map::{self, Exponentials, Factor, Map, Scale};
 use crate::kernels::rowsum::{MAX_WIDTH, tile_sum};
 use crate::kernels::softmax::{lane_sums, value};
 use crate::lines::{Kernel, Rows, Tile};
-use crate::math::{exp_scaled, magic};
 use crate::simd::{Simd, Task};
 
 /// The loss of each row; the operands are `(x, t)`. With the gradient when `GRAD`.
@@ -49,49 +48,44 @@ impl<E: Element> Task for Weighted<E> {
     }
 }
 
-/// `e * first * second - t * scale`, the exponentials stored or computed again.
+/// `e * factor - t * scale`.
 struct GradMap<E: Element> {
-    x: *const E::T,
-    e: *const E::T,
+    exponentials: Exponentials<E>,
     t: *const E::T,
-    shift: E::T,
-    reference: E::T,
-    inverse: E::T,
-    total: E::T,
     scale: E::T,
 }
 
-/// `scale (e inverse T - t)`.
+/// `(e (high + low) - t scale) second`.
 #[inline(always)]
 fn grad<E: Element, S: Simd>(
     s: S,
     e: E::V<S>,
     t: E::V<S>,
-    inverse: E::V<S>,
-    total: E::V<S>,
+    high: E::V<S>,
+    low: E::V<S>,
     scale: E::V<S>,
+    second: E::V<S>,
 ) -> E::V<S> {
-    let p = E::mul(s, e, inverse);
-    let difference = E::fma(s, p, total, E::sub(s, E::splat(s, E::ZERO), t));
-    E::canonical(s, E::mul(s, difference, scale))
+    let low = E::fma(s, e, low, E::sub(s, E::splat(s, E::ZERO), E::mul(s, t, scale)));
+    E::canonical(s, E::mul(s, E::fma(s, e, high, low), second))
 }
 
 impl<E: Element> Map<E> for GradMap<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         let splat = |v| E::splat(s, v);
+        let factor = &self.exponentials.factor;
         // SAFETY: the caller's promise.
-        let t = unsafe { map::load::<E, S>(s, self.t.add(i), n) };
-        let e = if self.e.is_null() {
-            // SAFETY: the caller's promise.
-            let x = unsafe { map::load::<E, S>(s, self.x.add(i), n) };
-            exp_scaled::<E, S>(s, E::sub(s, x, splat(self.shift)), magic::<E, S>(s, splat(self.reference)))
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { map::load::<E, S>(s, self.e.add(i), n) }
-        };
-        grad::<E, S>(s, e, t, splat(self.inverse), splat(self.total), splat(self.scale))
+        let (e, t) = unsafe { (self.exponentials.exponentials(s, i, n), map::load::<E, S>(s, self.t.add(i), n)) };
+        grad::<E, S>(s, e, t, splat(factor.high), splat(factor.low), splat(self.scale), splat(factor.second))
     }
+}
+
+/// The factor of the exponentials, and that of the probabilities before the factor's second part.
+#[inline(always)]
+fn factors<E: Element>(inverse: f64, total: f64, scale: f64) -> (Factor<E>, E::T) {
+    let factor = Factor::new(inverse * total, scale);
+    (factor, if factor.is_single() { E::from_f64(scale) } else { E::ONE })
 }
 
 impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
@@ -122,16 +116,11 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
             unsafe { per_row.add(i).write(weighted + total * group.log[i]) };
             if GRAD {
                 let stored = rows.stored;
-                let map = GradMap::<T::Ops> {
-                    x,
-                    e: if stored.is_null() { stored } else { stored.wrapping_add(i * len) }.cast_const(),
-                    t,
-                    shift: group.shift[i],
-                    reference: group.reference[i],
-                    inverse: T::Ops::from_f64(group.inverse[i]),
-                    total: T::Ops::from_f64(total),
-                    scale: T::Ops::from_f64(self.scale.get(rows.first + i)),
-                };
+                let e = if stored.is_null() { stored } else { stored.wrapping_add(i * len) }.cast_const();
+                let (factor, scale) = factors(group.inverse[i], total, self.scale.get(rows.first + i));
+                let (shift, reference) = (group.shift[i], group.reference[i]);
+                let map =
+                    GradMap::<T::Ops> { exponentials: Exponentials { x, e, shift, reference, factor }, t, scale };
                 // SAFETY: the caller's promise.
                 unsafe { map::write_row(s, &map, rows.out[i], len, rows.stream) };
             }
@@ -173,16 +162,16 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         }
         if GRAD {
             group.finish_inverse(s);
-            let (mut totals, mut scales) = ([T::default(); MAX_WIDTH], [T::default(); MAX_WIDTH]);
+            let mut parts = [[T::default(); MAX_WIDTH]; 4];
             for i in 0..tile.n {
-                totals[i] = O::<T>::from_f64(total[i]);
-                scales[i] = O::<T>::from_f64(self.scale.get(tile.first + i));
+                let (factor, scale) = factors::<O<T>>(group.inverse[i], total[i], self.scale.get(tile.first + i));
+                (parts[0][i], parts[1][i]) = (factor.high, factor.low);
+                (parts[2][i], parts[3][i]) = (scale, factor.second);
             }
-            let inverse = group.inverse.map(O::<T>::from_f64);
             // SAFETY: the arrays hold a vector.
-            let [inverse, totals, scales] = [inverse, totals, scales].map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
+            let [high, low, scale, second] = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
             for c in 0..tile.len {
-                let dx = grad::<O<T>, S>(s, at(tile.x[0], c), at(tile.x[1], c), inverse, totals, scales);
+                let dx = grad::<O<T>, S>(s, at(tile.x[0], c), at(tile.x[1], c), high, low, scale, second);
                 // SAFETY: as above.
                 unsafe { O::<T>::store(s, dx, tile.x[0].add(c * width)) };
             }

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::float::{Acc, Double, Element};
-use crate::kernels::map::{self, Exponentials, Factors, Map, Stored};
+use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, merge_lanes, row_sum, tile_sum};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::simd::{Simd, Task};
@@ -38,9 +38,8 @@ impl<E: Element> Kernel for Softmax<E> {
                 unsafe { map::fill::<E>(rows.out[i], rows.len, E::NAN) };
                 continue;
             }
-            let factors = Factors::<E>::new(group.inverse[i], 1.0);
             // SAFETY: the caller's promise.
-            unsafe { write_exponentials(s, rows, &group, i, factors) };
+            unsafe { write_exponentials(s, rows, &group, i, Factor::new(group.inverse[i], 1.0)) };
         }
     }
 
@@ -49,17 +48,13 @@ impl<E: Element> Kernel for Softmax<E> {
         // SAFETY: the caller's promise.
         let (mut group, unusual) = unsafe { tile_sum::<E, S, true>(s, tile.x[0], tile.len) };
         group.finish_inverse(s);
-        let mut factors = [E::ZERO; MAX_WIDTH];
-        for (factor, &inverse) in factors.iter_mut().zip(&group.inverse) {
-            *factor = E::from_f64(inverse);
-        }
         // SAFETY: the caller's promise.
-        unsafe { scale_tile::<E, S>(s, tile, &factors) };
+        unsafe { scale_tile::<E, S>(s, tile, &group.inverse) };
         unusual
     }
 }
 
-/// Writes row `i` of a group as its exponentials times the factors.
+/// Writes row `i` of a group as its exponentials times the factor.
 ///
 /// # Safety
 /// As [`Kernel::rows`].
@@ -69,34 +64,39 @@ pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
     rows: &Rows<E>,
     group: &Group<E>,
     i: usize,
-    factors: Factors<E>,
+    factor: Factor<E>,
 ) {
     let e = if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) }.cast_const();
     // SAFETY: the caller's promise.
     unsafe {
-        if !e.is_null() && factors.is_single() {
-            let map = Stored::<E> { e, factor: factors.first };
+        if !e.is_null() && factor.is_single() {
+            let map = Stored::<E> { e, factor };
             map::write_row(s, &map, rows.out[i], rows.len, rows.stream);
         } else {
             let (shift, reference) = (group.shift[i], group.reference[i]);
-            let map = Exponentials::<E> { x: rows.x[0][i], e, shift, reference, factors };
+            let map = Exponentials::<E> { x: rows.x[0][i], e, shift, reference, factor };
             map::write_row(s, &map, rows.out[i], rows.len, rows.stream);
         }
     }
 }
 
-/// Multiplies the first operand of a tile, lane by lane.
+/// Multiplies the exponentials in a tile by factors, lane by lane.
 ///
 /// # Safety
 /// As [`Kernel::tile`].
 #[inline(always)]
-pub(crate) unsafe fn scale_tile<E: Element, S: Simd>(s: S, tile: &Tile<E>, factors: &[E::T; MAX_WIDTH]) {
-    // SAFETY: the array holds a vector.
-    let factor = unsafe { E::load(s, factors.as_ptr()) };
+pub(crate) unsafe fn scale_tile<E: Element, S: Simd>(s: S, tile: &Tile<E>, factors: &[f64; MAX_WIDTH]) {
+    let (mut high, mut low) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
+    for i in 0..E::WIDTH {
+        high[i] = E::from_f64(factors[i]);
+        low[i] = E::from_f64(factors[i] - E::to_f64(high[i]));
+    }
+    // SAFETY: the arrays hold a vector.
+    let (high, low) = unsafe { (E::load(s, high.as_ptr()), E::load(s, low.as_ptr())) };
     for c in 0..tile.len {
         let p = tile.x[0].wrapping_add(c * E::WIDTH);
         // SAFETY: `c < len`.
-        unsafe { E::store(s, E::mul(s, E::load(s, p), factor), p) };
+        unsafe { E::store(s, map::scale::<E, S>(s, E::load(s, p), high, low), p) };
     }
 }
 

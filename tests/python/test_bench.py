@@ -80,6 +80,7 @@ def test_check_fails_when_a_library_disagrees() -> None:
     ("arguments", "message"),
     [
         (["--only", "no such row"], "--only no such row: found in no row"),
+        (["--only", "("], "'(' is no regular expression"),
         (["--threads", "0"], "--threads 0: this process may use 1 to"),
     ],
 )

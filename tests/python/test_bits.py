@@ -333,22 +333,24 @@ def test_nothing_is_written_beside_the_output(dtype: Any, rng: np.random.Generat
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_is_the_positive_quiet_one(level: str, dtype: Any, rng: np.random.Generator) -> None:
     core.set_simd_level(level)
-    quiet = np.asarray(np.nan, dtype=dtype).view(f"u{np.dtype(dtype).itemsize}")
-    signalling = (np.array([quiet]) ^ (1 << (np.finfo(dtype).nmant - 1)) | 5).astype(quiet.dtype)
+    integer = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    number = int(np.array(np.nan, dtype=dtype).view(integer))
+    quiet = np.array(number, dtype=integer)
+    negative = np.array(number | 1 << (8 * integer.itemsize - 1), dtype=integer)
+    signalling = np.array(number ^ 1 << (np.finfo(dtype).nmant - 1) | 5, dtype=integer)
     for shape, axis in SHAPES:
-        for value in (np.asarray(-np.nan, dtype=dtype), signalling.view(dtype)[0], np.inf, -np.inf):
-            x = rng.normal(0, 10, shape).astype(dtype)
-            if value == -np.inf:
-                x[...] = value
-            elif value == np.inf:
-                x[...] = np.where(rng.random(shape) < 0.3, np.inf, x)
-            else:
-                integers = x.view(quiet.dtype)
-                bits = np.asarray(value).view(quiet.dtype)
-                integers[...] = np.where(rng.random(shape) < 0.3, bits, integers)
+        ordinary = rng.normal(0, 10, shape).astype(dtype)
+        some = rng.random(shape) < 0.3
+        kinds = {
+            "negative NaN": np.where(some, negative, ordinary.view(integer)).view(dtype),
+            "signalling NaN": np.where(some, signalling, ordinary.view(integer)).view(dtype),
+            "+inf": np.where(some, dtype(np.inf), ordinary),
+            "-inf": np.full(shape, -np.inf, dtype=dtype),
+        }
+        for kind, x in kinds.items():
             for name, f in operations.ALL.items():
                 for result in f(make_batch(x, axis, rng)):
-                    result = np.atleast_1d(np.asarray(result))
-                    nans = result[np.isnan(result)]
-                    if result.dtype == dtype:
-                        assert np.all(nans.view(quiet.dtype) == quiet), f"{name} {shape} {value}"
+                    array = np.atleast_1d(np.asarray(result))
+                    if array.dtype == dtype:
+                        bits = array.view(integer)[np.isnan(array)]
+                        assert np.all(bits == quiet), f"{name} {shape} {kind}"
