@@ -11,7 +11,9 @@ mod sealed {
 }
 
 /// An element type: `f32` or `f64`.
-pub trait Float: sealed::Sealed + Copy + PartialOrd + Default + Debug + Display + Send + Sync + 'static {
+pub trait Float:
+    sealed::Sealed + Copy + PartialOrd + Default + Debug + Display + Send + Sync + 'static
+{
     #[doc(hidden)]
     type Ops: Element<T = Self>;
 }
@@ -122,7 +124,13 @@ pub trait Element: Copy + Send + Sync + 'static {
     }
 
     /// `acc + t (max - x)`, with nothing added where `t` is zero; `max` is finite.
-    fn accumulate_weighted<S: Simd>(s: S, acc: Acc<S>, t: Self::V<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S>;
+    fn accumulate_weighted<S: Simd>(
+        s: S,
+        acc: Acc<S>,
+        t: Self::V<S>,
+        max: Self::V<S>,
+        x: Self::V<S>,
+    ) -> Acc<S>;
     /// `acc + (a - b)^2` for differences times `2^exponent` (`f64`; `f32` has no need of it).
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S>;
     /// `(a - b) * factor`, rounded once for `f32`.
@@ -277,9 +285,10 @@ impl Element for Single {
     const LOG2E: f32 = std::f32::consts::LOG2_E;
     const LN2_HI: f32 = std::f32::consts::LN_2;
     const LN2_LO: f32 = -1.904_654_3e-9;
-    const EXP: &'static [f32] = &[1.382_316e-3, 8.369_775_5e-3, 4.166_826_6e-2, 1.666_651_2e-1, 4.999_999_4e-1];
-    const OFFSET: f32 = 30.0;
-    const OFFSET_POWER: f64 = 1.0 / 1_073_741_824.0;
+    const EXP: &'static [f32] =
+        &[1.382_316e-3, 8.369_775_5e-3, 4.166_826_6e-2, 1.666_651_2e-1, 4.999_999_4e-1];
+    const OFFSET: f32 = 50.0;
+    const OFFSET_POWER: f64 = 1.0 / (1u64 << 50) as f64;
     const OFFSET_FROM: f64 = 1e-20;
     const SLACK: f32 = 30.0;
     const CUT: f32 = -125.0;
@@ -325,7 +334,13 @@ impl Element for Single {
         ]
     }
     #[inline(always)]
-    fn accumulate_weighted<S: Simd>(s: S, acc: Acc<S>, t: Self::V<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S> {
+    fn accumulate_weighted<S: Simd>(
+        s: S,
+        acc: Acc<S>,
+        t: Self::V<S>,
+        max: Self::V<S>,
+        x: Self::V<S>,
+    ) -> Acc<S> {
         let x = skip_zero::<Self, S>(s, t, max, x);
         let (t, max, x) = (s.widen(t), s.widen(max), s.widen(x));
         let term = |i: usize| Double::mul(s, t[i], Double::sub(s, max[i], x[i]));
@@ -397,10 +412,10 @@ impl Element for Double {
         1.666_666_666_666_716_8e-1,
         5.000_000_000_000_046e-1,
     ];
-    const OFFSET: f64 = 60.0;
-    const OFFSET_POWER: f64 = 1.0 / 1_152_921_504_606_846_976.0;
+    const OFFSET: f64 = 160.0;
+    const OFFSET_POWER: f64 = 6.842_277_657_836_021e-49;
     const OFFSET_FROM: f64 = 1e-250;
-    const SLACK: f64 = 400.0;
+    const SLACK: f64 = 300.0;
     const CUT: f64 = -1021.0;
     const MAX_LIMIT: f64 = 1_073_741_824.0;
     const FACTOR_RANGE: (f64, f64) = (1e-270, 1e270);
@@ -442,7 +457,13 @@ impl Element for Double {
         [hi, Double::add(s, acc[1], Double::add(s, e, low))]
     }
     #[inline(always)]
-    fn accumulate_weighted<S: Simd>(s: S, acc: Acc<S>, t: Self::V<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S> {
+    fn accumulate_weighted<S: Simd>(
+        s: S,
+        acc: Acc<S>,
+        t: Self::V<S>,
+        max: Self::V<S>,
+        x: Self::V<S>,
+    ) -> Acc<S> {
         let x = skip_zero::<Self, S>(s, t, max, x);
         Self::accumulate_product(s, acc, t, Double::sub(s, max, x))
     }

@@ -211,7 +211,8 @@ impl<K: Kernel> Task for Walk<'_, K> {
     fn run<S: Simd>(self, s: S) {
         let mut scratch = Scratch::take();
         let first = self.rows.start;
-        let per_row: *mut f64 = if K::PER_ROW { scratch.per_row.get(self.rows.len()) } else { std::ptr::null_mut() };
+        let per_row: *mut f64 =
+            if K::PER_ROW { scratch.per_row.get(self.rows.len()) } else { std::ptr::null_mut() };
         let len = self.plan.shape.len;
         let used = &self.plan.x[..K::INPUTS];
         let contiguous = used.iter().all(|x| x.len == 1) && (!K::WRITES || self.plan.out.len == 1);
@@ -261,7 +262,9 @@ impl<K: Kernel> Walk<'_, K> {
                 let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
                 for some in results.chunks(8) {
                     // SAFETY: as many elements as the chunk of the slice has.
-                    acc = Double::accumulate(s, acc, unsafe { map::load::<Double, S>(s, some.as_ptr(), some.len()) });
+                    acc = Double::accumulate(s, acc, unsafe {
+                        map::load::<Double, S>(s, some.as_ptr(), some.len())
+                    });
                 }
                 // SAFETY: this walk alone computes the chunk.
                 unsafe { sums.set(self.chunk, Double::reduce(s, acc)) };
@@ -384,7 +387,9 @@ impl<K: Kernel> Walk<'_, K> {
             let count = band.min(self.rows.end - row);
             for (operand, &tile) in tiles.iter().enumerate().take(K::INPUTS) {
                 // SAFETY: the caller's promise; the tiles have room for a band.
-                unsafe { stage::<K::E, S>(s, &plan.x[operand], plan.shape, row, count, self.rows.end, tile, size) };
+                unsafe {
+                    stage::<K::E, S>(s, &plan.x[operand], plan.shape, row, count, self.rows.end, tile, size)
+                };
             }
             for first in (0..count).step_by(width) {
                 let offset = first / width * size;
@@ -404,7 +409,14 @@ impl<K: Kernel> Walk<'_, K> {
                     // SAFETY: the operands still hold the row, for nothing of this band has been written.
                     unsafe {
                         let gathered = &mut scratch.gathered;
-                        self.single(s, gathered, tile.first + lane, per_row.wrapping_add(lane), put, width as isize);
+                        self.single(
+                            s,
+                            gathered,
+                            tile.first + lane,
+                            per_row.wrapping_add(lane),
+                            put,
+                            width as isize,
+                        );
                     }
                 }
             }
@@ -420,11 +432,7 @@ impl<K: Kernel> Walk<'_, K> {
 /// Whether rows `row..row + n` lie side by side, `inner` stride 1.
 #[inline(always)]
 fn side_by_side<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> bool {
-    if shape.inner == 1 {
-        view.outer == 1
-    } else {
-        view.inner == 1 && row % shape.inner + n <= shape.inner
-    }
+    if shape.inner == 1 { view.outer == 1 } else { view.inner == 1 && row % shape.inner + n <= shape.inner }
 }
 
 /// Fills the tiles of a band with rows `row..row + count`; lanes beyond repeat the last row.
@@ -479,7 +487,7 @@ unsafe fn stage<E: Element, S: Simd>(
                 }
             }
         }
-    } else if count % width == 0 && side_by_side(view, shape, row, count) {
+    } else if count.is_multiple_of(width) && side_by_side(view, shape, row, count) {
         let from = view.row(row, shape.inner);
         for c in 0..len {
             let line = from.wrapping_offset(c as isize * view.len);
@@ -511,7 +519,6 @@ unsafe fn stage<E: Element, S: Simd>(
 /// # Safety
 /// As [`stage`]; the rows may be written.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one place, one caller")]
 unsafe fn unstage<E: Element, S: Simd>(
     s: S,
     view: &View<E::T>,
@@ -563,7 +570,7 @@ unsafe fn unstage<E: Element, S: Simd>(
                 }
             }
         }
-    } else if count % width == 0 && side_by_side(view, shape, row, count) {
+    } else if count.is_multiple_of(width) && side_by_side(view, shape, row, count) {
         let to = view.row(row, shape.inner);
         for c in 0..len {
             let line = to.wrapping_offset(c as isize * view.len);

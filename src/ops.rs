@@ -64,7 +64,12 @@ fn streams<T>(shape: Shape, out: View<T>, inputs: &[View<T>]) -> bool {
 ///
 /// # Safety
 /// The views are valid for `shape`; `out` is apart from the inputs or exactly one of them.
-unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(kernel: &K, shape: Shape, inputs: [View<T>; 2], out: View<T>) {
+unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(
+    kernel: &K,
+    shape: Shape,
+    inputs: [View<T>; 2],
+    out: View<T>,
+) {
     let stream = streams(shape, out, &inputs[..K::INPUTS]);
     run(kernel, &Plan { shape, x: inputs, out, per_row: PerRow::Nothing, stream });
 }
@@ -92,7 +97,12 @@ pub(crate) unsafe fn softmax_backward_view<T: Float>(shape: Shape, grad: View<T>
 
 /// # Safety
 /// As [`elementwise`].
-pub(crate) unsafe fn log_softmax_backward_view<T: Float>(shape: Shape, grad: View<T>, y: View<T>, out: View<T>) {
+pub(crate) unsafe fn log_softmax_backward_view<T: Float>(
+    shape: Shape,
+    grad: View<T>,
+    y: View<T>,
+    out: View<T>,
+) {
     // SAFETY: the caller's promise.
     unsafe { elementwise(&LogSoftmaxBackward::<T::Ops>(PhantomData), shape, [grad, y], out) }
 }
@@ -160,7 +170,9 @@ pub(crate) enum GradOutput<T> {
 impl<T: Float> GradOutput<T> {
     fn scale(self, shape: Shape, reduce: &Reduce<T>, count: usize) -> Scale<T> {
         match self {
-            GradOutput::Scalar(g) if matches!(reduce, Reduce::To(Reduction::Mean)) => Scale::All(g / count as f64),
+            GradOutput::Scalar(g) if matches!(reduce, Reduce::To(Reduction::Mean)) => {
+                Scale::All(g / count as f64)
+            }
             GradOutput::Scalar(g) => Scale::All(g),
             GradOutput::Rows(view) => Scale::Rows(view, shape.inner),
         }
@@ -335,7 +347,12 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
 ///
 /// # Safety
 /// As [`squared_error_view`].
-pub(crate) unsafe fn squared_error_grad_view<T: Float>(len: usize, p: *const T, t: *const T, grad: SquaredGrad<T>) {
+pub(crate) unsafe fn squared_error_grad_view<T: Float>(
+    len: usize,
+    p: *const T,
+    t: *const T,
+    grad: SquaredGrad<T>,
+) {
     let out = match grad {
         SquaredGrad::Scalar(_, out) | SquaredGrad::Elements(_, out) => out,
     };
@@ -614,7 +631,8 @@ pub fn cross_entropy<T: Float, L: Label>(
     wants("classes", classes.len(), shape.batch())?;
     let labels = labels(classes, shape, ignore);
     // SAFETY: the slices have the sizes needed.
-    let loss = unsafe { cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), None) }?;
+    let loss =
+        unsafe { cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), None) }?;
     Ok(rounded(loss))
 }
 
@@ -648,8 +666,9 @@ pub fn cross_entropy_value_and_grad<T: Float, L: Label>(
     let labels = labels(classes, shape, ignore);
     let grad = (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0));
     // SAFETY: the slices have the sizes needed; `grad` does not overlap.
-    let loss =
-        unsafe { cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), Some(grad)) }?;
+    let loss = unsafe {
+        cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), Some(grad))
+    }?;
     Ok(rounded(loss))
 }
 

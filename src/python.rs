@@ -12,9 +12,9 @@ use crate::error::Error;
 use crate::float::Float;
 use crate::kernels::labels::{LabelType, Labels};
 use crate::ops::{
-    self, GradOutput, Reduce, Reduction, classification_error_view, cross_entropy_view, log_softmax_backward_view,
-    log_softmax_view, logsumexp_backward_view, logsumexp_view, soft_cross_entropy_view, softmax_backward_view,
-    softmax_view,
+    self, GradOutput, Reduce, Reduction, classification_error_view, cross_entropy_view,
+    log_softmax_backward_view, log_softmax_view, logsumexp_backward_view, logsumexp_view,
+    soft_cross_entropy_view, softmax_backward_view, softmax_view,
 };
 use crate::parallel;
 use crate::shape::{Shape, View};
@@ -189,7 +189,7 @@ impl<'a> Array<'a> {
             if stride < reach {
                 return false;
             }
-            reach = stride * (dim - 1) + reach;
+            reach += stride * (dim - 1);
         }
         true
     }
@@ -253,7 +253,13 @@ impl<'a> Array<'a> {
     fn like<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         // SAFETY: the GIL is held and the prototype is an ndarray.
         unsafe {
-            let array = PY_ARRAY_API.PyArray_NewLikeArray(py, self.object, NPY_ORDER::NPY_KEEPORDER, std::ptr::null_mut(), 0);
+            let array = PY_ARRAY_API.PyArray_NewLikeArray(
+                py,
+                self.object,
+                NPY_ORDER::NPY_KEEPORDER,
+                std::ptr::null_mut(),
+                0,
+            );
             Bound::from_owned_ptr_or_err(py, array)
         }
     }
@@ -440,7 +446,13 @@ fn axis_both(axis: Object<'_, '_>, a: &Array<'_>, b: &Array<'_>) -> Option<Axis>
 }
 
 /// A new array for the results per row, in K-order.
-fn new_rows<'py>(py: Python<'py>, x: &Array<'_>, axis: Axis, keepdims: bool, type_num: c_int) -> PyResult<Bound<'py, PyAny>> {
+fn new_rows<'py>(
+    py: Python<'py>,
+    x: &Array<'_>,
+    axis: Axis,
+    keepdims: bool,
+    type_num: c_int,
+) -> PyResult<Bound<'py, PyAny>> {
     let mut dims: Vec<npy_intp> = x.dims.to_vec();
     match (axis, keepdims) {
         (Axis::All, true) => dims.fill(1),
@@ -512,7 +524,13 @@ fn logsumexp(
     by_dtype!(x, logsumexp_typed(py, &x, axis, keepdims, out))
 }
 
-fn logsumexp_typed<T: Float>(py: Python<'_>, x: &Array<'_>, axis: Axis, keepdims: bool, out: Object<'_, '_>) -> Answer {
+fn logsumexp_typed<T: Float>(
+    py: Python<'_>,
+    x: &Array<'_>,
+    axis: Axis,
+    keepdims: bool,
+    out: Object<'_, '_>,
+) -> Answer {
     let shape = x.shape(axis);
     let from = plain!(py, x.view::<T>(axis));
     let scalar_result = !keepdims && (x.dims.len() == 1 || matches!(axis, Axis::All));
@@ -527,7 +545,9 @@ fn logsumexp_typed<T: Float>(py: Python<'_>, x: &Array<'_>, axis: Axis, keepdims
     let out = if out.is_none() {
         new_rows(py, x, axis, keepdims, x.type_num)?
     } else {
-        let fits = |out: &Array<'_>| out.type_num == x.type_num && is_batch_of(out, x, axis, keepdims) && out.is_apart(x);
+        let fits = |out: &Array<'_>| {
+            out.type_num == x.type_num && is_batch_of(out, x, axis, keepdims) && out.is_apart(x)
+        };
         plain!(py, Array::new(out).filter(fits).and_then(|out| out.output(&[])));
         out.clone()
     };
@@ -657,7 +677,8 @@ fn label_error(error: &Error, x: &Array<'_>, axis: Axis, ignore: Option<i64>) ->
         }
     }
     position.reverse();
-    let place = if position.is_empty() { "labels".into() } else { format!("labels[{}]", position.join(", ")) };
+    let place =
+        if position.is_empty() { "labels".into() } else { format!("labels[{}]", position.join(", ")) };
     let ignore = ignore.map_or(String::new(), |ignore| format!(" and not ignore_index ({ignore})"));
     PyIndexError::new_err(format!("{place} is {label}: not in [0, {classes}){ignore}"))
 }
@@ -672,10 +693,20 @@ enum LossOut<'py> {
 
 impl<'py> LossOut<'py> {
     #[inline]
-    fn new(py: Python<'py>, x: &Array<'_>, axis: Axis, how: How, out: Object<'_, 'py>) -> PyResult<Option<Self>> {
+    fn new(
+        py: Python<'py>,
+        x: &Array<'_>,
+        axis: Axis,
+        how: How,
+        out: Object<'_, 'py>,
+    ) -> PyResult<Option<Self>> {
         let one = matches!(how, How::One(_)) || x.dims.len() == 1;
         if out.is_none() {
-            return Ok(Some(if one { LossOut::Scalar } else { LossOut::Rows(new_rows(py, x, axis, false, x.type_num)?) }));
+            return Ok(Some(if one {
+                LossOut::Scalar
+            } else {
+                LossOut::Rows(new_rows(py, x, axis, false, x.type_num)?)
+            }));
         }
         let fits = |out: &Array<'_>| {
             out.type_num == x.type_num
@@ -846,7 +877,8 @@ fn cross_entropy_grad_typed<T: Float>(
     let target = plain!(py, Target::<T>::new(labels, x, axis, ignore));
     let grad = output!(py, x, grad_out, &[x]);
     let out = plain!(py, Array::new(&grad));
-    let same_labels = matches!(&target, Target::Probabilities(_, t) if t.data == out.data && t.strides == out.strides);
+    let same_labels =
+        matches!(&target, Target::Probabilities(_, t) if t.data == out.data && t.strides == out.strides);
     if !same_labels && !out.is_apart(target.array()) {
         return declined(py);
     }
@@ -886,7 +918,13 @@ fn mse_loss(
     by_dtype!(p, mse_typed(py, &p, &t, how, out))
 }
 
-fn mse_typed<T: Float>(py: Python<'_>, p: &Array<'_>, t: &Array<'_>, how: How, out: Object<'_, '_>) -> Answer {
+fn mse_typed<T: Float>(
+    py: Python<'_>,
+    p: &Array<'_>,
+    t: &Array<'_>,
+    how: How,
+    out: Object<'_, '_>,
+) -> Answer {
     let n = size(p);
     let (a, b) = (p.data.cast::<T>().cast_const(), t.data.cast::<T>().cast_const());
     let How::One(reduction) = how else {
@@ -901,7 +939,11 @@ fn mse_typed<T: Float>(py: Python<'_>, p: &Array<'_>, t: &Array<'_>, how: How, o
         LossOut::Scalar
     } else {
         let fits = |out: &Array<'_>| {
-            out.type_num == p.type_num && out.dims.is_empty() && out.is_writable() && out.is_apart(p) && out.is_apart(t)
+            out.type_num == p.type_num
+                && out.dims.is_empty()
+                && out.is_writable()
+                && out.is_apart(p)
+                && out.is_apart(t)
         };
         plain!(py, Array::new(out).filter(fits));
         LossOut::Zero(out.clone())
@@ -949,7 +991,9 @@ fn mse_grad_typed<T: Float>(
         ops::SquaredGrad::Elements(g.data.cast::<T>().cast_const(), to)
     };
     let incoming = match (incoming, how) {
-        (ops::SquaredGrad::Scalar(g, to), How::One(Reduction::Mean)) => ops::SquaredGrad::Scalar(g / n as f64, to),
+        (ops::SquaredGrad::Scalar(g, to), How::One(Reduction::Mean)) => {
+            ops::SquaredGrad::Scalar(g / n as f64, to)
+        }
         (incoming, _) => incoming,
     };
     if let How::One(reduction) = how {
@@ -1077,7 +1121,8 @@ fn cpu_name() -> String {
     {
         use core::arch::x86_64::__cpuid;
         if __cpuid(0x8000_0000).eax >= 0x8000_0004 {
-            let registers = (0x8000_0002..=0x8000_0004u32).map(__cpuid).flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx]);
+            let registers =
+                (0x8000_0002..=0x8000_0004u32).map(__cpuid).flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx]);
             let bytes: Vec<u8> = registers.flat_map(u32::to_le_bytes).take_while(|&byte| byte != 0).collect();
             return String::from_utf8_lossy(&bytes).trim().to_owned();
         }
@@ -1103,7 +1148,13 @@ fn _limit_read(py: Python<'_>, a: Object<'_, '_>) -> PyResult<f64> {
     Ok(compute(py, n, || {
         let data = { data }.0;
         // SAFETY: a contiguous array of `n` elements.
-        unsafe { if single { ops::limits::read::<f32>(n, data.cast()) } else { ops::limits::read::<f64>(n, data.cast()) } }
+        unsafe {
+            if single {
+                ops::limits::read::<f32>(n, data.cast())
+            } else {
+                ops::limits::read::<f64>(n, data.cast())
+            }
+        }
     }))
 }
 
@@ -1118,7 +1169,11 @@ fn _limit_expsum(py: Python<'_>, a: Object<'_, '_>) -> PyResult<f64> {
         let data = { data }.0;
         // SAFETY: a contiguous array of `n` elements.
         unsafe {
-            if single { ops::limits::exp_sum::<f32>(n, data.cast()) } else { ops::limits::exp_sum::<f64>(n, data.cast()) }
+            if single {
+                ops::limits::exp_sum::<f32>(n, data.cast())
+            } else {
+                ops::limits::exp_sum::<f64>(n, data.cast())
+            }
         }
     }))
 }
@@ -1163,7 +1218,8 @@ fn _limit_stream(py: Python<'_>, src: Object<'_, '_>, dst: Object<'_, '_>) -> Py
 fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     match std::env::var("LOGITKIT_SIMD") {
         Ok(name) if !name.is_empty() => {
-            let level = named_level(&name).map_err(|e| PyImportError::new_err(format!("LOGITKIT_SIMD: {e}")))?;
+            let level =
+                named_level(&name).map_err(|e| PyImportError::new_err(format!("LOGITKIT_SIMD: {e}")))?;
             simd::set_level(level);
         }
         _ => {}

@@ -12,7 +12,10 @@
 //! `#[inline(always)]` body and run it by [`dispatch`]. Everything that such a body calls must be
 //! `#[inline(always)]` too, or go through [`Simd::call`]; a plain function would be compiled without the
 //! instruction set.
-#![expect(unsafe_code, reason = "vector loads and stores take pointers; calls of functions with target features")]
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores take pointers; calls of functions with target features"
+)]
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -92,7 +95,8 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     fn narrow(self, v: [<Self as Lanes<f64>>::V; 2]) -> <Self as Lanes<f32>>::V;
     /// `(m, k)` with `v = m * 2^k` and `1 <= m < 2`, for lanes that are positive and normal; other lanes
     /// give anything.
-    fn split_exponent(self, v: <Self as Lanes<f64>>::V) -> (<Self as Lanes<f64>>::V, <Self as Lanes<f64>>::V);
+    fn split_exponent(self, v: <Self as Lanes<f64>>::V)
+    -> (<Self as Lanes<f64>>::V, <Self as Lanes<f64>>::V);
     /// Orders streamed stores before what follows.
     fn fence(self);
     /// Runs the task as a function of its own, compiled for this level.

@@ -51,7 +51,9 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         let magic = magic::<O<T>, S>(s, reference);
         let mut e = [T::default(); MAX_WIDTH];
         // SAFETY: as above.
-        unsafe { O::<T>::store(s, exp_scaled::<O<T>, S>(s, O::<T>::sub(s, x, shift), magic), e.as_mut_ptr()) };
+        unsafe {
+            O::<T>::store(s, exp_scaled::<O<T>, S>(s, O::<T>::sub(s, x, shift), magic), e.as_mut_ptr())
+        };
         let mut entries = [0.0; MAX_WIDTH];
         for i in 0..<O<T> as Element>::WIDTH {
             let at_max = -group.others[i] * group.inverse[i];

@@ -129,7 +129,8 @@ impl Labels {
             let wrong = |row: &usize| self.get(*row).is_some_and(|class| class >= classes);
             let row = (0..rows).find(wrong).expect("the count has met a wrong label");
             let wrapped = self.wrapped(row);
-            let label = if self.kind == LabelType::U64 { i128::from(wrapped as u64) } else { i128::from(wrapped) };
+            let label =
+                if self.kind == LabelType::U64 { i128::from(wrapped as u64) } else { i128::from(wrapped) };
             Error::Label { row, label, classes }
         })
     }

@@ -136,7 +136,8 @@ impl<E: Element> Map<E> for BackwardMap<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
-        let (g, y) = unsafe { (map::load::<E, S>(s, self.g.add(i), n), map::load::<E, S>(s, self.y.add(i), n)) };
+        let (g, y) =
+            unsafe { (map::load::<E, S>(s, self.g.add(i), n), map::load::<E, S>(s, self.y.add(i), n)) };
         backward::<E, S>(s, g, y, E::splat(s, self.factor), E::splat(s, self.offset))
     }
 }

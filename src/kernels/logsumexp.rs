@@ -22,9 +22,9 @@ use std::marker::PhantomData;
 pub(crate) unsafe fn special_max<E: Element>(x: *const E::T, len: usize) -> f64 {
     // SAFETY: the caller's promise.
     let row = unsafe { std::slice::from_raw_parts(x, len) };
-    row.iter().map(|&v| E::to_f64(v)).fold(f64::NEG_INFINITY, |m, v| {
-        if m.is_nan() || v.is_nan() { f64::NAN } else { m.max(v) }
-    })
+    row.iter()
+        .map(|&v| E::to_f64(v))
+        .fold(f64::NEG_INFINITY, |m, v| if m.is_nan() || v.is_nan() { f64::NAN } else { m.max(v) })
 }
 
 /// The sums of up to `WIDTH` rows, `others` and `log` included; the bits of special rows are set in the
@@ -33,14 +33,23 @@ pub(crate) unsafe fn special_max<E: Element>(x: *const E::T, len: usize) -> f64 
 /// # Safety
 /// As [`Kernel::rows`].
 #[inline(always)]
-pub(crate) unsafe fn group_of_rows<E: Element, S: Simd>(s: S, rows: &Rows<E>, counted: u32, store: bool) -> (Group<E>, u32) {
+pub(crate) unsafe fn group_of_rows<E: Element, S: Simd>(
+    s: S,
+    rows: &Rows<E>,
+    counted: u32,
+    store: bool,
+) -> (Group<E>, u32) {
     let counted = counted & ((1 << rows.n) - 1);
     let mut group = Group::new();
     for i in 0..rows.n {
         if counted >> i & 1 == 0 {
             continue;
         }
-        let out = if store && !rows.stored.is_null() { rows.stored.wrapping_add(i * rows.len) } else { std::ptr::null_mut() };
+        let out = if store && !rows.stored.is_null() {
+            rows.stored.wrapping_add(i * rows.len)
+        } else {
+            std::ptr::null_mut()
+        };
         // SAFETY: the caller's promise; `stored` has room for all rows.
         group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out) });
     }
@@ -130,7 +139,13 @@ struct BackwardMap<E: Element> {
 
 /// `factor * 2^offset * exp(x - lse)`, with the difference's rounding error taken along.
 #[inline(always)]
-fn backward<E: Element, S: Simd>(s: S, x: E::V<S>, lse: E::V<S>, factor: E::V<S>, offset: E::V<S>) -> E::V<S> {
+fn backward<E: Element, S: Simd>(
+    s: S,
+    x: E::V<S>,
+    lse: E::V<S>,
+    factor: E::V<S>,
+    offset: E::V<S>,
+) -> E::V<S> {
     // TwoSum of x and -lse; (d - t) is the part of x in d, and -t the part of lse.
     let d = E::sub(s, x, lse);
     let t = E::sub(s, d, x);

@@ -30,7 +30,13 @@ pub(crate) unsafe fn load<E: Element, S: Simd>(s: S, p: *const E::T, n: usize) -
 /// `out` is valid for writing `len` elements and the map's operands for reading as many. An operand may be
 /// the very memory of `out`.
 #[inline(always)]
-pub(crate) unsafe fn write_row<E: Element, S: Simd, M: Map<E>>(s: S, map: &M, out: *mut E::T, len: usize, stream: bool) {
+pub(crate) unsafe fn write_row<E: Element, S: Simd, M: Map<E>>(
+    s: S,
+    map: &M,
+    out: *mut E::T,
+    len: usize,
+    stream: bool,
+) {
     let mut i = 0;
     if stream {
         let head = (out.addr().wrapping_neg() % VECTOR_BYTES / size_of::<E::T>()).min(len);

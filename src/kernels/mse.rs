@@ -29,7 +29,8 @@ impl<E: Element> Task for SquaredError<E> {
         for i in (0..self.len).step_by(E::WIDTH) {
             let n = (self.len - i).min(E::WIDTH);
             // SAFETY: `n` elements remain.
-            let (p, t) = unsafe { (map::load::<E, S>(s, self.p.add(i), n), map::load::<E, S>(s, self.t.add(i), n)) };
+            let (p, t) =
+                unsafe { (map::load::<E, S>(s, self.p.add(i), n), map::load::<E, S>(s, self.t.add(i), n)) };
             acc = E::accumulate_square(s, acc, p, t, self.factor);
         }
         E::reduce(s, acc)
@@ -53,7 +54,8 @@ impl<E: Element> Map<E> for Scaled<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
-        let (p, t) = unsafe { (map::load::<E, S>(s, self.0.add(i), n), map::load::<E, S>(s, self.1.add(i), n)) };
+        let (p, t) =
+            unsafe { (map::load::<E, S>(s, self.0.add(i), n), map::load::<E, S>(s, self.1.add(i), n)) };
         E::canonical(s, E::scaled_difference(s, p, t, self.2))
     }
 }
@@ -62,7 +64,8 @@ impl<E: Element> Map<E> for Squared<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
-        let (p, t) = unsafe { (map::load::<E, S>(s, self.0.add(i), n), map::load::<E, S>(s, self.1.add(i), n)) };
+        let (p, t) =
+            unsafe { (map::load::<E, S>(s, self.0.add(i), n), map::load::<E, S>(s, self.1.add(i), n)) };
         E::canonical(s, E::squared_difference(s, p, t))
     }
 }

@@ -62,7 +62,12 @@ struct Sweep<E: Element> {
 /// # Safety
 /// `x` is valid for reading `len` elements; `out` is null or valid for writing them and does not overlap `x`.
 #[inline(always)]
-pub(crate) unsafe fn row_sum<E: Element, S: Simd>(s: S, x: *const E::T, len: usize, out: *mut E::T) -> RowSum<E::T> {
+pub(crate) unsafe fn row_sum<E: Element, S: Simd>(
+    s: S,
+    x: *const E::T,
+    len: usize,
+    out: *mut E::T,
+) -> RowSum<E::T> {
     let sum = s.call(Sweep::<E> { x, len, shift: E::ZERO, skip: None, out });
     let max = E::to_f64(sum.max);
     if max.abs() <= E::to_f64(E::MAX_LIMIT) || !max.is_finite() {
@@ -76,7 +81,12 @@ pub(crate) unsafe fn row_sum<E: Element, S: Simd>(s: S, x: *const E::T, len: usi
 /// # Safety
 /// `x` is valid for reading `len` elements.
 #[inline(always)]
-pub(crate) unsafe fn row_others<E: Element, S: Simd>(s: S, x: *const E::T, len: usize, sum: &RowSum<E::T>) -> f64 {
+pub(crate) unsafe fn row_others<E: Element, S: Simd>(
+    s: S,
+    x: *const E::T,
+    len: usize,
+    sum: &RowSum<E::T>,
+) -> f64 {
     // SAFETY: the caller's promise.
     let row = unsafe { std::slice::from_raw_parts(x, len) };
     let skip = row.iter().position(|&v| v == sum.max);
@@ -119,7 +129,8 @@ impl<E: Element> Sweep<E> {
         let mut whole = blocks == 1;
         let (reference, acc) = 'again: loop {
             let reference = reference::<E, S>(s, E::sub(s, top, shift));
-            let limit = E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
+            let limit =
+                E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
             let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
             for b in 0..blocks {
                 let (x, n) = self.block(b, &mut copy);
@@ -146,7 +157,13 @@ impl<E: Element> Sweep<E> {
             break (reference, acc);
         };
         let (hi, lo) = E::reduce(s, acc);
-        RowSum { max: reduce_max::<E, S>(s, max), shift: self.shift, reference: first::<E, S>(s, reference), hi, lo }
+        RowSum {
+            max: reduce_max::<E, S>(s, max),
+            shift: self.shift,
+            reference: first::<E, S>(s, reference),
+            hi,
+            lo,
+        }
     }
 
     /// Block `b` of the row: in place, or a copy in which the skipped element is -inf.
@@ -355,7 +372,8 @@ impl<E: Element> Group<E> {
                 self.e_max[i] = E::to_f64(lanes[i]);
             }
             let hi = load64(s, &self.hi, j);
-            let others = Double::add(s, Double::sub(s, hi, load64(s, &self.e_max, j)), load64(s, &self.lo, j));
+            let others =
+                Double::add(s, Double::sub(s, hi, load64(s, &self.e_max, j)), load64(s, &self.lo, j));
             let low = Double::lt(s, others, Double::mul(s, hi, Double::splat(s, threshold)));
             dominated |= Double::bits(s, low) << j;
             store64(s, others, &mut self.others, j);
@@ -430,7 +448,11 @@ fn store64<S: Simd>(s: S, v: crate::float::V64<S>, a: &mut [f64; MAX_WIDTH], j: 
 /// # Safety
 /// `x` is valid for reading and writing `len * WIDTH` elements.
 #[inline(always)]
-pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(s: S, x: *mut E::T, len: usize) -> (Group<E>, u32) {
+pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
+    s: S,
+    x: *mut E::T,
+    len: usize,
+) -> (Group<E>, u32) {
     let mut max = E::splat(s, E::NEG_INF);
     let mut top = max;
     for c in 0..len {
@@ -442,7 +464,8 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(s: S, x: *
     }
     let mut reference = reference::<E, S>(s, top);
     if len > E::BLOCK {
-        let limit = E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
+        let limit =
+            E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
         let exponent = E::round(s, E::mul(s, max, E::splat(s, E::LOG2E)));
         reference = E::select(s, E::lt(s, limit, exponent), self::reference::<E, S>(s, max), reference);
     }

@@ -40,7 +40,8 @@ impl<E: Element> Task for Weighted<E> {
         for i in (0..self.len).step_by(E::WIDTH) {
             let n = (self.len - i).min(E::WIDTH);
             // SAFETY: `n` elements remain.
-            let (x, t) = unsafe { (map::load::<E, S>(s, self.x.add(i), n), map::load::<E, S>(s, self.t.add(i), n)) };
+            let (x, t) =
+                unsafe { (map::load::<E, S>(s, self.x.add(i), n), map::load::<E, S>(s, self.t.add(i), n)) };
             weighted = E::accumulate_weighted(s, weighted, t, max, x);
             total = E::accumulate(s, total, t);
         }
@@ -48,14 +49,14 @@ impl<E: Element> Task for Weighted<E> {
     }
 }
 
-/// `e * factor - t * scale`.
+/// `e inverse T scale - t scale`, or, where the element type cannot hold a factor of them, step by step.
 struct GradMap<E: Element> {
     exponentials: Exponentials<E>,
     t: *const E::T,
     scale: E::T,
 }
 
-/// `(e (high + low) - t scale) second`.
+/// `e (high + low) - t scale`.
 #[inline(always)]
 fn grad<E: Element, S: Simd>(
     s: S,
@@ -64,10 +65,9 @@ fn grad<E: Element, S: Simd>(
     high: E::V<S>,
     low: E::V<S>,
     scale: E::V<S>,
-    second: E::V<S>,
 ) -> E::V<S> {
-    let low = E::fma(s, e, low, E::sub(s, E::splat(s, E::ZERO), E::mul(s, t, scale)));
-    E::canonical(s, E::mul(s, E::fma(s, e, high, low), second))
+    let rest = E::fma(s, e, low, E::sub(s, E::splat(s, E::ZERO), E::mul(s, t, scale)));
+    E::canonical(s, E::fma(s, e, high, rest))
 }
 
 impl<E: Element> Map<E> for GradMap<E> {
@@ -76,16 +76,41 @@ impl<E: Element> Map<E> for GradMap<E> {
         let splat = |v| E::splat(s, v);
         let factor = &self.exponentials.factor;
         // SAFETY: the caller's promise.
-        let (e, t) = unsafe { (self.exponentials.exponentials(s, i, n), map::load::<E, S>(s, self.t.add(i), n)) };
-        grad::<E, S>(s, e, t, splat(factor.high), splat(factor.low), splat(self.scale), splat(factor.second))
+        let (e, t) =
+            unsafe { (self.exponentials.exponentials(s, i, n), map::load::<E, S>(s, self.t.add(i), n)) };
+        grad::<E, S>(s, e, t, splat(factor.high), splat(factor.low), splat(self.scale))
     }
 }
 
-/// The factor of the exponentials, and that of the probabilities before the factor's second part.
+/// `(e inverse T - t) scale` for `T` or `scale` near the ends of the range.
+struct CarefulMap<E: Element> {
+    exponentials: Exponentials<E>,
+    t: *const E::T,
+    total: E::T,
+    scale: E::T,
+}
+
+impl<E: Element> Map<E> for CarefulMap<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        let splat = |v| E::splat(s, v);
+        let factor = &self.exponentials.factor;
+        // SAFETY: the caller's promise.
+        let (e, t) =
+            unsafe { (self.exponentials.exponentials(s, i, n), map::load::<E, S>(s, self.t.add(i), n)) };
+        let p = map::scale::<E, S>(s, e, splat(factor.high), splat(factor.low));
+        let difference = E::fma(s, p, splat(self.total), E::sub(s, splat(E::ZERO), t));
+        E::canonical(s, E::mul(s, difference, splat(self.scale)))
+    }
+}
+
+/// The factor of the exponentials as one number, if the element type holds it and its parts.
 #[inline(always)]
-fn factors<E: Element>(inverse: f64, total: f64, scale: f64) -> (Factor<E>, E::T) {
+fn single_factor<E: Element>(inverse: f64, total: f64, scale: f64) -> Option<Factor<E>> {
     let factor = Factor::new(inverse * total, scale);
-    (factor, if factor.is_single() { E::from_f64(scale) } else { E::ONE })
+    let (low, high) = E::FACTOR_RANGE;
+    let inside = |x: f64| x.abs() > low && x.abs() < high;
+    (factor.is_single() && inside(inverse * total) && inside(scale)).then_some(factor)
 }
 
 impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
@@ -117,12 +142,22 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
             if GRAD {
                 let stored = rows.stored;
                 let e = if stored.is_null() { stored } else { stored.wrapping_add(i * len) }.cast_const();
-                let (factor, scale) = factors(group.inverse[i], total, self.scale.get(rows.first + i));
+                let scale = self.scale.get(rows.first + i);
+                let factor = single_factor::<T::Ops>(group.inverse[i], total, scale);
+                let careful = Factor::new(group.inverse[i], 1.0);
                 let (shift, reference) = (group.shift[i], group.reference[i]);
-                let map =
-                    GradMap::<T::Ops> { exponentials: Exponentials { x, e, shift, reference, factor }, t, scale };
+                let exponentials = Exponentials { x, e, shift, reference, factor: factor.unwrap_or(careful) };
+                let (scale, total) = (T::Ops::from_f64(scale), T::Ops::from_f64(total));
                 // SAFETY: the caller's promise.
-                unsafe { map::write_row(s, &map, rows.out[i], len, rows.stream) };
+                unsafe {
+                    if factor.is_some() {
+                        let map = GradMap::<T::Ops> { exponentials, t, scale };
+                        map::write_row(s, &map, rows.out[i], len, rows.stream);
+                    } else {
+                        let map = CarefulMap::<T::Ops> { exponentials, t, total, scale };
+                        map::write_row(s, &map, rows.out[i], len, rows.stream);
+                    }
+                }
             }
         }
     }
@@ -154,7 +189,7 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
                 tile_sum::<O<T>, S, false>(s, tile.x[0], tile.len)
             }
         };
-        let dominated = group.finish_others(s, tile.len);
+        let mut again = unusual | group.finish_others(s, tile.len);
         group.finish_log(s);
         for i in 0..tile.n {
             // SAFETY: `i < n`.
@@ -162,21 +197,24 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         }
         if GRAD {
             group.finish_inverse(s);
-            let mut parts = [[T::default(); MAX_WIDTH]; 4];
+            let mut parts = [[T::default(); MAX_WIDTH]; 3];
             for i in 0..tile.n {
-                let (factor, scale) = factors::<O<T>>(group.inverse[i], total[i], self.scale.get(tile.first + i));
-                (parts[0][i], parts[1][i]) = (factor.high, factor.low);
-                (parts[2][i], parts[3][i]) = (scale, factor.second);
+                let scale = self.scale.get(tile.first + i);
+                match single_factor::<O<T>>(group.inverse[i], total[i], scale) {
+                    Some(factor) => (parts[0][i], parts[1][i]) = (factor.high, factor.low),
+                    None => again |= 1 << i,
+                }
+                parts[2][i] = O::<T>::from_f64(scale);
             }
             // SAFETY: the arrays hold a vector.
-            let [high, low, scale, second] = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
+            let [high, low, scale] = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
             for c in 0..tile.len {
-                let dx = grad::<O<T>, S>(s, at(tile.x[0], c), at(tile.x[1], c), high, low, scale, second);
+                let dx = grad::<O<T>, S>(s, at(tile.x[0], c), at(tile.x[1], c), high, low, scale);
                 // SAFETY: as above.
                 unsafe { O::<T>::store(s, dx, tile.x[0].add(c * width)) };
             }
         }
-        unusual | dominated
+        again
     }
 }
 

@@ -27,7 +27,8 @@ impl<E: Element> Kernel for Softmax<E> {
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
         let mut group = Group::<E>::new();
         for i in 0..rows.n {
-            let out = if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) };
+            let out =
+                if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) };
             // SAFETY: the caller's promise; `stored` has room for all rows.
             group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out) });
         }
@@ -66,7 +67,8 @@ pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
     i: usize,
     factor: Factor<E>,
 ) {
-    let e = if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) }.cast_const();
+    let e =
+        if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) }.cast_const();
     // SAFETY: the caller's promise.
     unsafe {
         if !e.is_null() && factor.is_single() {
@@ -125,7 +127,8 @@ impl<E: Element> Task for Dot<E> {
         for i in (0..self.len).step_by(E::WIDTH) {
             let n = (self.len - i).min(E::WIDTH);
             // SAFETY: `n` elements remain.
-            let (a, b) = unsafe { (map::load::<E, S>(s, self.a.add(i), n), map::load::<E, S>(s, self.b.add(i), n)) };
+            let (a, b) =
+                unsafe { (map::load::<E, S>(s, self.a.add(i), n), map::load::<E, S>(s, self.b.add(i), n)) };
             acc = E::accumulate_product(s, acc, a, b);
         }
         value(E::reduce(s, acc))
@@ -147,7 +150,8 @@ impl<E: Element> Map<E> for BackwardMap<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
-        let (g, y) = unsafe { (map::load::<E, S>(s, self.g.add(i), n), map::load::<E, S>(s, self.y.add(i), n)) };
+        let (g, y) =
+            unsafe { (map::load::<E, S>(s, self.g.add(i), n), map::load::<E, S>(s, self.y.add(i), n)) };
         backward::<E, S>(s, g, y, E::splat(s, self.dot))
     }
 }
@@ -201,7 +205,11 @@ pub(crate) fn lane_values<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WI
 
 /// The sums of a tile's rows.
 #[inline(always)]
-pub(crate) fn lane_sums<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WIDTH], len: usize) -> [f64; MAX_WIDTH] {
+pub(crate) fn lane_sums<E: Element, S: Simd>(
+    s: S,
+    lanes: &mut [Acc<S>; MAX_WIDTH],
+    len: usize,
+) -> [f64; MAX_WIDTH] {
     let mut lanes = lanes.map(MaybeUninit::new);
     // SAFETY: all lanes are initialised.
     let sum = unsafe { merge_lanes::<E, S>(s, &mut lanes, len) };

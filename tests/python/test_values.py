@@ -254,6 +254,36 @@ def test_many_pairs() -> None:
 
 
 @pytest.mark.parametrize("dtype", VECTORISED)
+@pytest.mark.parametrize("factor", [1.0, 1 / 3, 0.8860477641562354, 7.810461856930597])
+def test_many_scaled_gradients(factor: float, dtype: Any) -> None:
+    """A factor costs no accuracy, not at the label's entry of a confident row either."""
+    rng = np.random.default_rng(8)
+    x = np.empty((100_000, 2), dtype=dtype)
+    x[:, 0] = rng.uniform(-4, 4, len(x))
+    x[:, 1] = x[:, 0] + rng.uniform(-30, 0, len(x))
+    labels = np.zeros(len(x), dtype=np.int64)
+    gradient = ref.Rows(x).gradient(labels) * ref.WIDE(factor)
+    _, grad = lk.cross_entropy_value_and_grad(x, labels, reduction="sum", grad_output=factor)
+    ref.assert_close(grad, gradient, BOUND[np.dtype(dtype)], what="sum")
+    _, grad = lk.cross_entropy_value_and_grad(x[:77_777], labels[:77_777], grad_output=factor)
+    ref.assert_close(grad, gradient[:77_777] / 77_777, BOUND[np.dtype(dtype)], what="mean")
+
+
+@pytest.mark.parametrize("dtype", VECTORISED)
+def test_probabilities_of_any_size(dtype: Any, rng: np.random.Generator) -> None:
+    """Labels that sum to the smallest or to very large numbers lose no digits."""
+    info = np.finfo(dtype)
+    for size in np.geomspace(float(info.tiny) * 4, float(info.max) / 1e4, 41):
+        for c in (1, 2, 7, 40, 300):
+            x = rng.normal(0, 3, (20, c)).astype(dtype)
+            t = (rng.uniform(0, 1, x.shape) * size).astype(dtype)
+            true_loss, true_gradient, scale = ref.cross_entropy_soft(x, t)
+            loss, grad = lk.cross_entropy_value_and_grad(x, t, reduction="none")
+            ref.assert_close(loss, true_loss, BOUND[np.dtype(dtype)], what=f"{c}, {size:g}")
+            ref.assert_close(grad, true_gradient, BOUND[np.dtype(dtype)], scale, f"{c}, {size:g}")
+
+
+@pytest.mark.parametrize("dtype", VECTORISED)
 @pytest.mark.parametrize("c", [2, 5, 10, 30])
 def test_errors_of_equal_terms_add_up(c: int, dtype: Any, rng: np.random.Generator) -> None:
     """Nearly equal logits have nearly equal rounding errors, which no sum averages out."""
