@@ -63,6 +63,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     const LN2_LO: Self::T;
     /// Coefficients of the exponential's polynomial from the highest degree down to degree 2.
     const EXP: &'static [Self::T];
+    /// Whether the exponential's linear term is free of the reduction's rounding.
+    const EXACT_LINEAR: bool;
     /// Terms are stored times `2^OFFSET`, so that results down to the smallest subnormal come from normal ones.
     const OFFSET: Self::T;
     /// How far, in powers of two, a row may rise above its first block before it is summed again.
@@ -287,6 +289,7 @@ impl Element for Single {
     const LN2_LO: f32 = -1.904_654_3e-9;
     const EXP: &'static [f32] =
         &[1.382_316e-3, 8.369_775_5e-3, 4.166_826_6e-2, 1.666_651_2e-1, 4.999_999_4e-1];
+    const EXACT_LINEAR: bool = true;
     const OFFSET: f32 = 50.0;
     const OFFSET_POWER: f64 = 1.0 / (1u64 << 50) as f64;
     const OFFSET_FROM: f64 = 1e-20;
@@ -296,11 +299,11 @@ impl Element for Single {
     const FACTOR_RANGE: (f64, f64) = (7.888_609_052_210_118e-31, 1.267_650_600_228_229_4e30);
     const WIDE: f32 = 250.0;
 
-    /// The sum of `len` terms in `f64` is off by less than `len * 2^-57` of itself, so the others' sum above
-    /// this threshold keeps 26 bits.
+    /// A lane's sum in `f64` is rounded at most once for every element of a block and once for every block,
+    /// and a few times more in the tree; above this threshold that is less than `2^-27` of the others' sum.
     #[inline(always)]
     fn dominated(len: usize) -> f64 {
-        len as f64 * 4.656_612_873_077_393e-10
+        (len.min(Self::BLOCK) / Self::WIDTH + len / Self::BLOCK + 6) as f64 * 1.490_116_119_384_765_6e-8
     }
 
     #[inline(always)]
@@ -412,6 +415,7 @@ impl Element for Double {
         1.666_666_666_666_716_8e-1,
         5.000_000_000_000_046e-1,
     ];
+    const EXACT_LINEAR: bool = false;
     const OFFSET: f64 = 160.0;
     const OFFSET_POWER: f64 = 6.842_277_657_836_021e-49;
     const OFFSET_FROM: f64 = 1e-250;

@@ -23,7 +23,7 @@ use std::ops::Range;
 
 /// Contiguous rows up to this length are walked as tiles.
 pub(crate) const SHORT: usize = 64;
-/// Strided rows are walked as tiles while one lane's share of a 64-row band stays below this many bytes.
+/// Strided rows are walked as tiles up to this many bytes (the size of a block: tiles have one).
 const TALL: usize = 4096;
 /// Rows that are staged together when the class axis is strided.
 const BAND: usize = 64;

@@ -56,9 +56,9 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         };
         let mut entries = [0.0; MAX_WIDTH];
         for i in 0..<O<T> as Element>::WIDTH {
-            let at_max = -group.others[i] * group.inverse[i];
-            let elsewhere = O::<T>::to_f64(e[i]) * group.inverse[i] - 1.0;
-            entries[i] = (if label_x[i] == group.max[i] { at_max } else { elsewhere }) * scales[i];
+            let at_max = -group.others[i] * (group.inverse[i] * scales[i]);
+            let elsewhere = (O::<T>::to_f64(e[i]) * group.inverse[i] - 1.0) * scales[i];
+            entries[i] = if label_x[i] == group.max[i] { at_max } else { elsewhere };
         }
         entries
     }

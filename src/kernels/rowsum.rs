@@ -12,7 +12,7 @@
 //! powers of two above it is summed a second time with `N` from its maximum.
 //!
 //! The sum is spread over `WIDTH` logical lanes, element `c` in lane `c mod WIDTH`, in `f64` (for `f32`) or
-//! compensated (for `f64`); [`Element::reduce`] is the tree over the lanes. [`row_sum`] walks a row whose
+//! compensated (for `f64`), block by block; [`Element::reduce`] is the tree over the lanes. [`row_sum`] walks a row whose
 //! elements are neighbours, [`tile_sum`] walks `WIDTH` rows side by side: the same operations on the same
 //! operands in the same order, hence the same bits.
 //!
@@ -152,7 +152,8 @@ impl<E: Element> Sweep<E> {
                 let kept = self.out.wrapping_add(b * E::BLOCK);
                 let out = if self.out.is_null() { unkept.as_mut_ptr().cast() } else { kept };
                 // SAFETY: as above; `out` has room for the whole row, `unkept` for a block.
-                acc = unsafe { block_sum::<E, S, SHIFT>(s, x, n, shift, reference, acc, out) };
+                let block = unsafe { block_sum::<E, S, SHIFT>(s, x, n, shift, reference, out) };
+                acc = if b == 0 { block } else { E::merge(s, acc, block) };
             }
             break (reference, acc);
         };
@@ -213,7 +214,7 @@ fn exp<E: Element, S: Simd, const SHIFT: bool>(s: S, x: E::V<S>, shift: E::V<S>,
     exp_scaled::<E, S>(s, if SHIFT { E::sub(s, x, shift) } else { x }, magic)
 }
 
-/// Writes the stored exponentials of `n` elements and adds them to `acc`. Two loops: the second one widens while it loads, which is cheaper than from registers.
+/// Writes the stored exponentials of the `n` elements of a block and sums them. Two loops: the second one widens while it loads, which is cheaper than from registers.
 #[inline(always)]
 unsafe fn block_sum<E: Element, S: Simd, const SHIFT: bool>(
     s: S,
@@ -221,9 +222,9 @@ unsafe fn block_sum<E: Element, S: Simd, const SHIFT: bool>(
     n: usize,
     shift: E::V<S>,
     reference: E::V<S>,
-    mut acc: Acc<S>,
     out: *mut E::T,
 ) -> Acc<S> {
+    let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
     let magic = magic::<E, S>(s, reference);
     let whole = n / E::WIDTH * E::WIDTH;
     let mut i = 0;

@@ -217,12 +217,6 @@ def test_unknown_keywords(call: Callable[..., Any]) -> None:
         call(size_average=True)
 
 
-@pytest.mark.parametrize("call", DIM_CALLS)
-def test_dim_is_called_axis_here(call: Callable[..., Any]) -> None:
-    with pytest.raises(TypeError, match="axis"):
-        call(dim=1)
-
-
 def test_keyword_only() -> None:
     with pytest.raises(TypeError):
         lk.softmax(X, 1, sentinel())
