@@ -57,7 +57,7 @@ fn run<K: Kernel>(kernel: &K, plan: &Plan<'_, K::E>) {
 }
 
 fn streams<T>(shape: Shape, out: View<T>, inputs: &[View<T>]) -> bool {
-    shape.size() * size_of::<T>() >= STREAM_BYTES && inputs.iter().all(|x| x.ptr != out.ptr)
+    !out.fresh && shape.size() * size_of::<T>() >= STREAM_BYTES && inputs.iter().all(|x| x.ptr != out.ptr)
 }
 
 /// Runs a kernel that has one result per element.
@@ -309,6 +309,7 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
     p: *const T,
     t: *const T,
     grad: Option<SquaredGrad<T>>,
+    fresh: bool,
 ) -> ScaledSum {
     let chunks = len.div_ceil(CHUNK);
     let (shared_p, shared_t) = (Shared(p.cast_mut()), Shared(t.cast_mut()));
@@ -338,7 +339,7 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
     }
     if let Some(grad) = grad {
         // SAFETY: the caller's promise.
-        unsafe { squared_error_grad_view(len, p, t, grad) };
+        unsafe { squared_error_grad_view(len, p, t, grad, fresh) };
     }
     result
 }
@@ -352,11 +353,13 @@ pub(crate) unsafe fn squared_error_grad_view<T: Float>(
     p: *const T,
     t: *const T,
     grad: SquaredGrad<T>,
+    fresh: bool,
 ) {
     let out = match grad {
         SquaredGrad::Scalar(_, out) | SquaredGrad::Elements(_, out) => out,
     };
-    let stream = len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
+    let stream =
+        !fresh && len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
     let (p, t, out) = (Shared(p.cast_mut()), Shared(t.cast_mut()), Shared(out));
     match grad {
         SquaredGrad::Scalar(factor, _) => flat(len, &|start, len| {
@@ -380,8 +383,15 @@ pub(crate) unsafe fn squared_error_grad_view<T: Float>(
 /// # Safety
 /// As [`squared_error_view`].
 #[cfg(feature = "python")]
-pub(crate) unsafe fn squared_differences_view<T: Float>(len: usize, p: *const T, t: *const T, out: *mut T) {
-    let stream = len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
+pub(crate) unsafe fn squared_differences_view<T: Float>(
+    len: usize,
+    p: *const T,
+    t: *const T,
+    out: *mut T,
+    fresh: bool,
+) {
+    let stream =
+        !fresh && len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
     let (p, t, out) = (Shared(p.cast_mut()), Shared(t.cast_mut()), Shared(out));
     flat(len, &|start, len| {
         dispatch(Difference::<T::Ops> {
@@ -745,7 +755,7 @@ pub fn soft_cross_entropy_value_and_grad<T: Float>(
 pub fn mse_loss<T: Float>(pred: &[T], target: &[T], reduction: Reduction) -> Result<T, Error> {
     wants("target", target.len(), pred.len())?;
     // SAFETY: both slices have that length.
-    let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), None) };
+    let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), None, false) };
     Ok(rounded(sum.reduced(reduction, pred.len())))
 }
 
@@ -764,7 +774,7 @@ pub fn mse_loss_value_and_grad<T: Float>(
     let factor = if reduction == Reduction::Mean { 1.0 / pred.len() as f64 } else { 1.0 };
     let grad = Some(SquaredGrad::Scalar(factor, grad.as_mut_ptr()));
     // SAFETY: all slices have that length; `grad` does not overlap.
-    let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), grad) };
+    let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), grad, false) };
     Ok(rounded(sum.reduced(reduction, pred.len())))
 }
 

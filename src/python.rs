@@ -218,7 +218,13 @@ impl<'a> Array<'a> {
                 fold(&self.dims[axis + 1..], &self.strides[axis + 1..])?,
             ),
         };
-        Some(View { ptr: self.data.cast(), outer: outer / size, len: len / size, inner: inner / size })
+        Some(View {
+            ptr: self.data.cast(),
+            outer: outer / size,
+            len: len / size,
+            inner: inner / size,
+            fresh: false,
+        })
     }
 
     /// An array with one element per row as a view: the class axis is missing, or (`keepdims`) of length 1.
@@ -234,7 +240,7 @@ impl<'a> Array<'a> {
                 )
             }
         };
-        Some(View { ptr: self.data.cast(), outer: outer / size, len: 0, inner: inner / size })
+        Some(View { ptr: self.data.cast(), outer: outer / size, len: 0, inner: inner / size, fresh: false })
     }
 
     fn shape(&self, axis: Axis) -> Shape {
@@ -351,8 +357,9 @@ fn unary<T: Float>(
 ) -> Answer {
     let shape = x.shape(axis);
     let from = plain!(py, x.view::<T>(axis));
+    let fresh = out.is_none();
     let out = output!(py, x, out, &[x]);
-    let to = plain!(py, Array::new(&out).and_then(|out| out.view::<T>(axis)));
+    let to = View { fresh, ..plain!(py, Array::new(&out).and_then(|out| out.view::<T>(axis))) };
     // SAFETY: both views are of nonempty arrays of this shape and dtype, the second one checked by `output`.
     compute(py, shape.size(), || unsafe { work(shape, from, to) });
     Ok(out.unbind())
@@ -370,8 +377,9 @@ fn binary<T: Float>(
 ) -> Answer {
     let shape = a.shape(axis);
     let (from_a, from_b) = (plain!(py, a.view::<T>(axis)), plain!(py, b.view::<T>(axis)));
+    let fresh = out.is_none();
     let out = output!(py, b, out, &[a, b]);
-    let to = plain!(py, Array::new(&out).and_then(|out| out.view::<T>(axis)));
+    let to = View { fresh, ..plain!(py, Array::new(&out).and_then(|out| out.view::<T>(axis))) };
     // SAFETY: as in `unary`.
     compute(py, shape.size(), || unsafe { work(shape, from_a, from_b, to) });
     Ok(out.unbind())
@@ -590,12 +598,13 @@ fn logsumexp_backward_typed<T: Float>(
     let from = plain!(py, x.view::<T>(axis));
     let grad_view = plain!(py, grad.row_view::<T>(axis, keepdims));
     let lse_view = plain!(py, lse.row_view::<T>(axis, keepdims));
+    let fresh = out.is_none();
     let out = output!(py, x, out, &[x]);
     let to = plain!(py, Array::new(&out));
     if !to.is_apart(grad) || !to.is_apart(lse) {
         return declined(py);
     }
-    let to = plain!(py, to.view::<T>(axis));
+    let to = View { fresh, ..plain!(py, to.view::<T>(axis)) };
     // SAFETY: views of nonempty arrays of matching shapes; the output is checked.
     compute(py, shape.size(), || unsafe { logsumexp_backward_view(shape, grad_view, from, lse_view, to) });
     Ok(out.unbind())
@@ -776,7 +785,7 @@ fn loss_and_grad<T: Float>(
     target: &Target<'_, T>,
     loss: &LossOut<'_>,
     ignore: Option<i64>,
-    grad: Option<(&Array<'_>, GradOutput<T>)>,
+    grad: Option<(&Array<'_>, bool, GradOutput<T>)>,
 ) -> PyResult<Option<T>> {
     let shape = x.shape(axis);
     let Some(from) = x.view::<T>(axis) else { return Ok(None) };
@@ -785,7 +794,8 @@ fn loss_and_grad<T: Float>(
         (How::One(reduction), _) => (Reduce::To(reduction), false),
         (How::Each, LossOut::Rows(rows)) => {
             let Some(rows) = Array::new(rows) else { return Ok(None) };
-            if !rows.is_apart(target.array()) || grad.as_ref().is_some_and(|(grad, _)| !rows.is_apart(grad)) {
+            if !rows.is_apart(target.array()) || grad.as_ref().is_some_and(|(grad, ..)| !rows.is_apart(grad))
+            {
                 return Ok(None);
             }
             let Some(view) = rows.row_view::<T>(axis, false) else { return Ok(None) };
@@ -795,9 +805,9 @@ fn loss_and_grad<T: Float>(
     };
     let grad = match grad {
         None => None,
-        Some((array, incoming)) => {
+        Some((array, fresh, incoming)) => {
             let Some(view) = array.view::<T>(axis) else { return Ok(None) };
-            Some((view, incoming))
+            Some((View { fresh, ..view }, incoming))
         }
     };
     let result = compute(py, shape.size(), || {
@@ -875,6 +885,7 @@ fn cross_entropy_grad_typed<T: Float>(
     grad_out: Object<'_, '_>,
 ) -> Answer {
     let target = plain!(py, Target::<T>::new(labels, x, axis, ignore));
+    let fresh = grad_out.is_none();
     let grad = output!(py, x, grad_out, &[x]);
     let out = plain!(py, Array::new(&grad));
     let same_labels =
@@ -884,7 +895,8 @@ fn cross_entropy_grad_typed<T: Float>(
     }
     let incoming = plain!(py, grad_output_of::<T>(grad_output, x, axis, how, &out));
     let loss = plain!(py, LossOut::new(py, x, axis, how, &py.None().into_bound(py))?);
-    let value = plain!(py, loss_and_grad(py, x, axis, how, &target, &loss, ignore, Some((&out, incoming)))?);
+    let value =
+        plain!(py, loss_and_grad(py, x, axis, how, &target, &loss, ignore, Some((&out, fresh, incoming)))?);
     let loss = loss.finish(py, value)?;
     pair(py, loss, grad)
 }
@@ -928,11 +940,12 @@ fn mse_typed<T: Float>(
     let n = size(p);
     let (a, b) = (p.data.cast::<T>().cast_const(), t.data.cast::<T>().cast_const());
     let How::One(reduction) = how else {
+        let fresh = out.is_none();
         let out = output!(py, p, out, &[p, t]);
         let to = plain!(py, Array::new(&out).filter(|out| out.flags & C_CONTIGUOUS != 0)).data.cast::<T>();
         let to = Sendable(to);
         // SAFETY: contiguous arrays of `n` elements; the output is checked.
-        compute(py, n, || unsafe { ops::squared_differences_view(n, a, b, { to }.0) });
+        compute(py, n, || unsafe { ops::squared_differences_view(n, a, b, { to }.0, fresh) });
         return Ok(out.unbind());
     };
     let loss = if out.is_none() {
@@ -949,7 +962,7 @@ fn mse_typed<T: Float>(
         LossOut::Zero(out.clone())
     };
     // SAFETY: contiguous arrays of `n` elements.
-    let sum = compute(py, n, || unsafe { ops::squared_error_view::<T>(n, a, b, None) });
+    let sum = compute(py, n, || unsafe { ops::squared_error_view::<T>(n, a, b, None, false) });
     loss.finish::<T>(py, ops::rounded(sum.reduced(reduction, n)))
 }
 
@@ -977,6 +990,7 @@ fn mse_grad_typed<T: Float>(
     grad_out: Object<'_, '_>,
 ) -> Answer {
     let n = size(p);
+    let fresh = grad_out.is_none();
     let grad = output!(py, p, grad_out, &[p, t]);
     let out = plain!(py, Array::new(&grad).filter(|out| out.flags & C_CONTIGUOUS != 0));
     let to = out.data.cast::<T>();
@@ -999,7 +1013,7 @@ fn mse_grad_typed<T: Float>(
     if let How::One(reduction) = how {
         let incoming = Sendable(incoming);
         // SAFETY: contiguous arrays of `n` elements; the gradient is checked.
-        let sum = compute(py, n, || unsafe { ops::squared_error_view(n, a, b, Some({ incoming }.0)) });
+        let sum = compute(py, n, || unsafe { ops::squared_error_view(n, a, b, Some({ incoming }.0), fresh) });
         let loss = scalar::<T>(py, ops::rounded(sum.reduced(reduction, n)))?;
         return pair(py, loss, grad);
     }
@@ -1010,8 +1024,8 @@ fn mse_grad_typed<T: Float>(
     // SAFETY: contiguous arrays of `n` elements; the outputs are checked or new.
     compute(py, n, || unsafe {
         let (losses, incoming) = { work }.0;
-        ops::squared_differences_view(n, a, b, losses);
-        ops::squared_error_grad_view(n, a, b, incoming);
+        ops::squared_differences_view(n, a, b, losses, true);
+        ops::squared_error_grad_view(n, a, b, incoming, fresh);
     });
     pair(py, losses.unbind(), grad)
 }

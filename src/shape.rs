@@ -59,6 +59,9 @@ pub(crate) struct View<T> {
     pub(crate) outer: isize,
     pub(crate) len: isize,
     pub(crate) inner: isize,
+    /// Memory that was never touched: its pages are in the caches when they are first written, so that
+    /// stores past the caches would cost more.
+    pub(crate) fresh: bool,
 }
 
 impl<T> Clone for View<T> {
@@ -72,12 +75,12 @@ impl<T> View<T> {
     /// The view of a C-ordered buffer.
     pub(crate) fn contiguous(ptr: *mut T, shape: Shape) -> View<T> {
         let (len, inner) = (shape.len as isize, shape.inner as isize);
-        View { ptr, outer: len * inner, len: inner, inner: 1 }
+        View { ptr, outer: len * inner, len: inner, inner: 1, fresh: false }
     }
 
     /// A view of one element per row (`len` is not used).
     pub(crate) fn per_row(ptr: *mut T, shape: Shape) -> View<T> {
-        View { ptr, outer: shape.inner as isize, len: 0, inner: 1 }
+        View { ptr, outer: shape.inner as isize, len: 0, inner: 1, fresh: false }
     }
 
     /// The first element of a row.

@@ -112,8 +112,8 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
                 if let Some(value) = blank {
                     map::fill::<T::Ops>(rows.out[i], rows.len, value);
                 } else {
-                    write_exponentials(s, rows, &group, i, Factor::new(group.inverse[i], scales[i]));
-                    rows.out[i].add(classes[i]).write(rounded::<T>(entries[i]));
+                    let own = Some((classes[i], rounded::<T>(entries[i])));
+                    write_exponentials(s, rows, &group, i, Factor::new(group.inverse[i], scales[i]), own);
                 }
             }
         }

@@ -42,7 +42,13 @@ unsafe impl Sync for Labels {}
 impl Labels {
     /// The labels of a type as a view.
     fn typed<L>(&self) -> View<L> {
-        View { ptr: self.view.ptr.cast(), outer: self.view.outer, len: 0, inner: self.view.inner }
+        View {
+            ptr: self.view.ptr.cast(),
+            outer: self.view.outer,
+            len: 0,
+            inner: self.view.inner,
+            fresh: false,
+        }
     }
 
     /// The label of a row; an unsigned one beyond `i64` comes out negative.

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use crate::float::Element;
+use crate::kernels::rowsum::MAX_WIDTH;
 use crate::math::{exp_scaled, magic};
 use crate::simd::{Simd, VECTOR_BYTES};
 
@@ -37,6 +38,24 @@ pub(crate) unsafe fn write_row<E: Element, S: Simd, M: Map<E>>(
     len: usize,
     stream: bool,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe { write_row_but::<E, S, M>(s, map, out, len, stream, None) }
+}
+
+/// [`write_row`], with a value of its own at one place. (To write it there afterwards would bring the line
+/// back from memory.)
+///
+/// # Safety
+/// As [`write_row`]; the place is less than `len`.
+#[inline(always)]
+pub(crate) unsafe fn write_row_but<E: Element, S: Simd, M: Map<E>>(
+    s: S,
+    map: &M,
+    out: *mut E::T,
+    len: usize,
+    stream: bool,
+    own: Option<(usize, E::T)>,
+) {
     let mut i = 0;
     if stream {
         let head = (out.addr().wrapping_neg() % VECTOR_BYTES / size_of::<E::T>()).min(len);
@@ -45,7 +64,29 @@ pub(crate) unsafe fn write_row<E: Element, S: Simd, M: Map<E>>(
             unsafe { E::store_first(s, map.at(s, 0, head), out, head) };
         }
         i = head;
-        while i + E::WIDTH <= len {
+        let end = i + (len - i) / E::WIDTH * E::WIDTH;
+        // The vector that holds the place of its own.
+        let special = match own {
+            Some((place, _)) if place >= i && place < end => i + (place - i) / E::WIDTH * E::WIDTH,
+            _ => end,
+        };
+        while i < special {
+            // SAFETY: in range; `out + i` is aligned.
+            unsafe { E::stream(s, map.at(s, i, E::WIDTH), out.add(i)) };
+            i += E::WIDTH;
+        }
+        if let Some((place, value)) = own
+            && special < end
+        {
+            let mut lanes = [E::ZERO; MAX_WIDTH];
+            // SAFETY: in range; `lanes` holds a vector.
+            unsafe { E::store(s, map.at(s, i, E::WIDTH), lanes.as_mut_ptr()) };
+            lanes[place - i] = value;
+            // SAFETY: as above; `out + i` is aligned.
+            unsafe { E::stream(s, E::load(s, lanes.as_ptr()), out.add(i)) };
+            i += E::WIDTH;
+        }
+        while i < end {
             // SAFETY: in range; `out + i` is aligned.
             unsafe { E::stream(s, map.at(s, i, E::WIDTH), out.add(i)) };
             i += E::WIDTH;
@@ -57,9 +98,17 @@ pub(crate) unsafe fn write_row<E: Element, S: Simd, M: Map<E>>(
             i += E::WIDTH;
         }
     }
+    let streamed = i;
     if i < len {
         // SAFETY: `len - i` elements remain.
         unsafe { E::store_first(s, map.at(s, i, len - i), out.add(i), len - i) };
+    }
+    if let Some((place, value)) = own {
+        let head = (out.addr().wrapping_neg() % VECTOR_BYTES / size_of::<E::T>()).min(len);
+        if !stream || place < head || place >= streamed {
+            // SAFETY: the place is in the row.
+            unsafe { out.add(place).write(value) };
+        }
     }
 }
 

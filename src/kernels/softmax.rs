@@ -40,7 +40,7 @@ impl<E: Element> Kernel for Softmax<E> {
                 continue;
             }
             // SAFETY: the caller's promise.
-            unsafe { write_exponentials(s, rows, &group, i, Factor::new(group.inverse[i], 1.0)) };
+            unsafe { write_exponentials(s, rows, &group, i, Factor::new(group.inverse[i], 1.0), None) };
         }
     }
 
@@ -55,7 +55,7 @@ impl<E: Element> Kernel for Softmax<E> {
     }
 }
 
-/// Writes row `i` of a group as its exponentials times the factor.
+/// Writes row `i` of a group as its exponentials times the factor, with a value of its own at one place.
 ///
 /// # Safety
 /// As [`Kernel::rows`].
@@ -66,6 +66,7 @@ pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
     group: &Group<E>,
     i: usize,
     factor: Factor<E>,
+    own: Option<(usize, E::T)>,
 ) {
     let e =
         if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) }.cast_const();
@@ -73,11 +74,11 @@ pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
     unsafe {
         if !e.is_null() && factor.is_single() {
             let map = Stored::<E> { e, factor };
-            map::write_row(s, &map, rows.out[i], rows.len, rows.stream);
+            map::write_row_but(s, &map, rows.out[i], rows.len, rows.stream, own);
         } else {
             let (shift, reference) = (group.shift[i], group.reference[i]);
             let map = Exponentials::<E> { x: rows.x[0][i], e, shift, reference, factor };
-            map::write_row(s, &map, rows.out[i], rows.len, rows.stream);
+            map::write_row_but(s, &map, rows.out[i], rows.len, rows.stream, own);
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Every value within the promised error of a reference in about 100 bits, for every length and layout.
 
-mod common;
-
-use common::{Dd, ONE, Random, Real, Reference, ZERO, at, error, from_rows, row_of};
+use crate::common::{Dd, ONE, Random, Real, Reference, ZERO, at, error, from_rows, row_of};
 use logitkit::{Reduction, Shape};
 use std::collections::BTreeMap;
 use std::fmt::{Arguments, Write};
@@ -71,8 +69,8 @@ fn check_rows<T: Real>(errors: &mut Errors, random: &mut Random, rows: &[Vec<T>]
     logitkit::log_softmax(&x, shape, &mut log_y).unwrap();
     logitkit::logsumexp(&x, shape, &mut lse).unwrap();
     logitkit::cross_entropy_rows(&x, &labels, shape, Some(IGNORED), &mut losses).unwrap();
-    let loss =
-        logitkit::cross_entropy_value_and_grad(&x, &labels, shape, Some(IGNORED), reduction, &mut dx).unwrap();
+    let loss = logitkit::cross_entropy_value_and_grad(&x, &labels, shape, Some(IGNORED), reduction, &mut dx)
+        .unwrap();
     let soft_loss =
         logitkit::soft_cross_entropy_value_and_grad(&x, &t, shape, reduction, &mut soft_dx).unwrap();
     let (mut from_y, mut from_log_y, mut from_lse) = (empty(), empty(), empty());
@@ -138,11 +136,8 @@ fn check_rows<T: Real>(errors: &mut Errors, random: &mut Random, rows: &[Vec<T>]
             let unit = y * (g.abs() + abs_dot);
             errors.check("softmax_backward", T::BOUND, from_y[i], want, unit, place);
 
-            let part = if log_y[i].wide().is_finite() {
-                Dd::from(log_y[i].wide()).exp() * g_sum
-            } else {
-                ZERO
-            };
+            let part =
+                if log_y[i].wide().is_finite() { Dd::from(log_y[i].wide()).exp() * g_sum } else { ZERO };
             let unit = g.abs().max(part.0.abs());
             errors.check("log_softmax_backward", T::BOUND, from_log_y[i], Dd::from(g) - part, unit, place);
 
@@ -262,7 +257,14 @@ fn logsumexp_near_zero() {
             let mut lse = [T::default()];
             logitkit::logsumexp(&x, Shape::rows(1, x.len()), &mut lse).unwrap();
             let want = Reference::new(&x).logsumexp();
-            errors.check("logsumexp", T::LSE_BOUND, lse[0], want, x[0].wide(), format_args!("{len} equal ones"));
+            errors.check(
+                "logsumexp",
+                T::LSE_BOUND,
+                lse[0],
+                want,
+                x[0].wide(),
+                format_args!("{len} equal ones"),
+            );
         }
     }
     let mut errors = Errors::default();
@@ -289,7 +291,13 @@ fn logsumexp_above_zero() {
     errors.finish("logsumexp above 0");
 }
 
-fn check_mse<T: Real>(errors: &mut Errors, pred: &[T], target: &[T], reduction: Reduction, place: Arguments<'_>) {
+fn check_mse<T: Real>(
+    errors: &mut Errors,
+    pred: &[T],
+    target: &[T],
+    reduction: Reduction,
+    place: Arguments<'_>,
+) {
     let count = Dd::from(pred.len() as f64);
     let mut grad = vec![T::default(); pred.len()];
     let loss = logitkit::mse_loss_value_and_grad(pred, target, reduction, &mut grad).unwrap();
@@ -309,9 +317,8 @@ fn mse() {
     fn check<T: Real>(errors: &mut Errors, random: &mut Random) {
         for len in (1..=70).chain([4095, 4096, 4097, 70_000]) {
             for (scale, offset) in [(1.0, 0.0), (1e-12, 0.0), (1e3, 1e6), (1e12, 0.0)] {
-                let mut data = || -> Vec<T> {
-                    (0..len).map(|_| T::of(random.normal() * scale + offset)).collect()
-                };
+                let mut data =
+                    || -> Vec<T> { (0..len).map(|_| T::of(random.normal() * scale + offset)).collect() };
                 let (pred, target) = (data(), data());
                 for reduction in [Reduction::Mean, Reduction::Sum] {
                     check_mse(errors, &pred, &target, reduction, format_args!("{len} elements at {scale}"));

@@ -1,9 +1,7 @@
 //! The same input gives the same bits: at every level, for every number of threads, alone or in a batch, along
 //! any axis, in place or not, wherever it lies in memory.
 
-mod common;
-
-use common::{Levels, Random, Real, at, bits, from_rows};
+use crate::common::{Levels, Random, Real, at, bits, from_rows};
 use logitkit::{Level, Reduction, Shape, set_thread_override};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -23,7 +21,8 @@ impl<T: Real> Operands<T> {
     fn new(seed: u64, rows: usize, len: usize) -> Self {
         let mut random = Random(seed);
         let mut x = random.rows::<T>(rows, len);
-        let labels = (0..rows).map(|row| if row % 9 == 8 { IGNORED } else { random.label(&x[row]) }).collect();
+        let labels =
+            (0..rows).map(|row| if row % 9 == 8 { IGNORED } else { random.label(&x[row]) }).collect();
         let weights = x.iter().map(|x| random.weights(x)).collect();
         for (row, x) in x.iter_mut().enumerate() {
             let place = random.below(len);
@@ -160,7 +159,8 @@ impl Results {
 }
 
 /// Lengths around the widths of vectors, tiles and blocks.
-const LENGTHS: [usize; 20] = [1, 2, 3, 7, 8, 9, 10, 15, 16, 17, 31, 33, 63, 64, 65, 100, 511, 1000, 1025, 2500];
+const LENGTHS: [usize; 20] =
+    [1, 2, 3, 7, 8, 9, 10, 15, 16, 17, 31, 33, 63, 64, 65, 100, 511, 1000, 1025, 2500];
 
 fn check_levels<T: Real>() {
     let levels = Levels::lock();
@@ -408,10 +408,12 @@ fn every_nan_is_the_same() {
             operands.row_g.fill(nan);
             for shape in [Shape::rows(12, len), Shape { outer: 1, len, inner: 12 }] {
                 let results = operands.run(shape);
-                let is_nan = |bits: u64| if size_of::<T>() == 4 {
-                    f32::from_bits(bits as u32).is_nan()
-                } else {
-                    f64::from_bits(bits).is_nan()
+                let is_nan = |bits: u64| {
+                    if size_of::<T>() == 4 {
+                        f32::from_bits(bits as u32).is_nan()
+                    } else {
+                        f64::from_bits(bits).is_nan()
+                    }
                 };
                 let mut count = 0;
                 for (name, bits) in results.elements.iter().chain(&results.rows) {
