@@ -2,26 +2,31 @@
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
 use crate::error::Error;
-use crate::float::{Element, Float};
+use crate::float::{Element, Float, add_pairs};
 use crate::kernels::classification_error::ClassificationError;
 use crate::kernels::cross_entropy::CrossEntropy;
 use crate::kernels::labels::{LabelType, Labels};
 use crate::kernels::log_softmax::{LogSoftmax, LogSoftmaxBackward};
 use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
 use crate::kernels::map::Scale;
-use crate::kernels::mse::{CHUNK, Difference, SquaredError, WeightedDifference};
+#[cfg(feature = "python")]
+use crate::kernels::mse::WeightedDifference;
+use crate::kernels::mse::{CHUNK, Difference, SquaredError};
 use crate::kernels::soft_cross_entropy::SoftCrossEntropy;
 use crate::kernels::softmax::{Softmax, SoftmaxBackward, value};
 use crate::lines::{Kernel, PerRow, Plan, Sums, Walk, chunk_rows};
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
+use std::cell::Cell;
 use std::marker::PhantomData;
 
 /// Work below this many elements stays on the caller's thread.
 pub(crate) const SERIAL: usize = 100_000;
 /// Outputs from this size on are written past the caches.
 const STREAM_BYTES: usize = 32 << 20;
+/// Bytes of a large page of memory.
+const HUGE_PAGE: usize = 2 << 20;
 /// Chunks of a flat reduction that are claimed together.
 const FLAT_CLAIM: usize = 16;
 
@@ -51,9 +56,16 @@ fn run<K: Kernel>(kernel: &K, plan: &Plan<'_, K::E>) {
     };
     if plan.shape.size() < SERIAL || chunks <= 1 {
         (0..chunks).for_each(walk);
-    } else {
-        run_chunks(chunks, get_num_threads(), &walk);
+        return;
     }
+    // Neighbouring chunks go to one thread, up to a huge page: two threads that write to one fresh page wait
+    // for each other while it is cleared.
+    let threads = get_num_threads();
+    let bytes = step * plan.shape.len * size_of::<<K::E as Element>::T>();
+    let span = (HUGE_PAGE / bytes.max(1)).clamp(1, (chunks / (8 * threads)).max(1));
+    run_chunks(chunks.div_ceil(span), threads, &|claim| {
+        (claim * span..((claim + 1) * span).min(chunks)).for_each(walk);
+    });
 }
 
 fn streams<T>(shape: Shape, out: View<T>, inputs: &[View<T>]) -> bool {
@@ -280,27 +292,71 @@ fn flat(len: usize, work: &(dyn Fn(usize, usize) + Sync)) {
 }
 
 /// The gradient of a squared error.
+#[cfg(feature = "python")]
 pub(crate) enum SquaredGrad<T> {
     /// `2 factor (p - t)`
     Scalar(f64, *mut T),
     /// `2 g (p - t)`, elementwise
-    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
     Elements(*const T, *mut T),
 }
 
 /// `sum * factor^2`, which alone might overflow where the mean does not.
+#[derive(Clone, Copy)]
 pub(crate) struct ScaledSum {
-    sum: f64,
+    sum: (f64, f64),
     factor: f64,
 }
 
 impl ScaledSum {
+    /// The squared error of a chunk; `f64` differences that are very large or small are scaled by a power of two.
+    fn of_chunk<T: Float>(p: *const T, t: *const T, len: usize) -> ScaledSum {
+        // 2^-600 and 2^600.
+        const DOWN: f64 = 2.409_919_865_102_884e-181;
+        const UP: f64 = 4.149_515_568_880_993e180;
+        let scaled = |factor: f64, back: f64| {
+            let sum = dispatch(SquaredError::<T::Ops> { p, t, len, factor });
+            ScaledSum { sum, factor: back }
+        };
+        let plain = scaled(1.0, 1.0);
+        // Below, squares may have lost digits; above, some have overflowed.
+        if size_of::<T>() == 4 || (plain.sum.0 > 1e-280 && plain.sum.0 < f64::INFINITY) {
+            plain
+        } else if plain.sum.0 <= 1e-280 {
+            scaled(UP, DOWN)
+        } else {
+            scaled(DOWN, UP)
+        }
+    }
+
+    /// The sum of all, in their order, on the largest scale among them.
+    fn total(sums: &[Cell<ScaledSum>]) -> ScaledSum {
+        let factors = sums.iter().map(Cell::get).filter(|sum| sum.sum.0 != 0.0).map(|sum| sum.factor);
+        let factor = factors.fold(0.0, f64::max);
+        let sum = sums.iter().map(Cell::get).filter(|sum| sum.sum.0 != 0.0).fold((0.0, 0.0), |total, sum| {
+            let down = sum.factor / factor;
+            add_pairs(total, (sum.sum.0 * down * down, sum.sum.1 * down * down))
+        });
+        ScaledSum { sum, factor }
+    }
+
     pub(crate) fn reduced(&self, reduction: Reduction, count: usize) -> f64 {
-        reduced((self.sum, 0.0), reduction, count) * self.factor * self.factor
+        reduced(self.sum, reduction, count) * self.factor * self.factor
     }
 }
 
-/// `sum (p - t)^2`, as a compensated sum that neither overflows nor underflows on the way; then the gradient.
+/// One sum per chunk, written by whoever computes the chunk.
+struct ScaledSums(Box<[Cell<ScaledSum>]>);
+// SAFETY: every chunk is computed by exactly one thread, which alone touches its cell.
+unsafe impl Sync for ScaledSums {}
+
+impl ScaledSums {
+    /// The caller alone computes the chunk.
+    fn set(&self, chunk: usize, sum: ScaledSum) {
+        self.0[chunk].set(sum);
+    }
+}
+
+/// `sum (p - t)^2`, compensated, without overflow or underflow on the way; and, chunk by chunk, the gradient.
 ///
 /// # Safety
 /// The pointers are valid for `len` elements; the gradient's is apart from the others or equal to one.
@@ -308,46 +364,38 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
     len: usize,
     p: *const T,
     t: *const T,
-    grad: Option<SquaredGrad<T>>,
+    grad: Option<(f64, *mut T)>,
     fresh: bool,
 ) -> ScaledSum {
-    let chunks = len.div_ceil(CHUNK);
-    let (shared_p, shared_t) = (Shared(p.cast_mut()), Shared(t.cast_mut()));
-    let total = |factor: f64| {
-        let sums = Sums::new(chunks);
-        flat(len, &|start, n| {
-            for i in (start..start + n).step_by(CHUNK) {
-                let n = CHUNK.min(start + n - i);
-                let (p, t) = (shared_p.at(i).cast_const(), shared_t.at(i).cast_const());
-                let sum = dispatch(SquaredError::<T::Ops> { p, t, len: n, factor });
-                // SAFETY: the chunk belongs to this piece alone.
-                unsafe { sums.set(i / CHUNK, sum) };
+    let none = ScaledSum { sum: (0.0, 0.0), factor: 1.0 };
+    let sums = ScaledSums(vec![Cell::new(none); len.div_ceil(CHUNK)].into_boxed_slice());
+    let (p, t) = (Shared(p.cast_mut()), Shared(t.cast_mut()));
+    let grad =
+        grad.map(|(factor, out)| (2.0 * factor, Shared(out), streams_flat(len, out, [p.0, t.0], fresh)));
+    let all = &sums;
+    flat(len, &|start, n| {
+        for i in (start..start + n).step_by(CHUNK) {
+            let len = CHUNK.min(start + n - i);
+            let (p, t) = (p.at(i).cast_const(), t.at(i).cast_const());
+            all.set(i / CHUNK, ScaledSum::of_chunk(p, t, len));
+            if let Some((factor, out, stream)) = &grad {
+                let (factor, stream, out) = (Some(*factor), *stream, out.at(i));
+                dispatch(Difference::<T::Ops> { p, t, out, len, factor, stream });
             }
-        });
-        value(sums.total())
-    };
-    let mut result = ScaledSum { sum: total(1.0), factor: 1.0 };
-    if size_of::<T>() == 8 {
-        // Squares of differences below 1e-150 lose digits, above 1e154 they overflow.
-        const DOWN: f64 = 2.409_919_865_102_884e-181; // 2^-600
-        const UP: f64 = 4.149_515_568_880_993e180;
-        if !result.sum.is_finite() {
-            result = ScaledSum { sum: total(DOWN), factor: UP };
-        } else if result.sum < 1e-280 {
-            result = ScaledSum { sum: total(UP), factor: DOWN };
         }
-    }
-    if let Some(grad) = grad {
-        // SAFETY: the caller's promise.
-        unsafe { squared_error_grad_view(len, p, t, grad, fresh) };
-    }
-    result
+    });
+    ScaledSum::total(&sums.0)
+}
+
+fn streams_flat<T>(len: usize, out: *mut T, inputs: [*mut T; 2], fresh: bool) -> bool {
+    !fresh && len * size_of::<T>() >= STREAM_BYTES && !inputs.contains(&out)
 }
 
 /// The gradient of a squared error.
 ///
 /// # Safety
 /// As [`squared_error_view`].
+#[cfg(feature = "python")]
 pub(crate) unsafe fn squared_error_grad_view<T: Float>(
     len: usize,
     p: *const T,
@@ -358,8 +406,7 @@ pub(crate) unsafe fn squared_error_grad_view<T: Float>(
     let out = match grad {
         SquaredGrad::Scalar(_, out) | SquaredGrad::Elements(_, out) => out,
     };
-    let stream =
-        !fresh && len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
+    let stream = streams_flat(len, out, [p.cast_mut(), t.cast_mut()], fresh);
     let (p, t, out) = (Shared(p.cast_mut()), Shared(t.cast_mut()), Shared(out));
     match grad {
         SquaredGrad::Scalar(factor, _) => flat(len, &|start, len| {
@@ -772,7 +819,7 @@ pub fn mse_loss_value_and_grad<T: Float>(
     wants("target", target.len(), pred.len())?;
     wants("grad", grad.len(), pred.len())?;
     let factor = if reduction == Reduction::Mean { 1.0 / pred.len() as f64 } else { 1.0 };
-    let grad = Some(SquaredGrad::Scalar(factor, grad.as_mut_ptr()));
+    let grad = Some((factor, grad.as_mut_ptr()));
     // SAFETY: all slices have that length; `grad` does not overlap.
     let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), grad, false) };
     Ok(rounded(sum.reduced(reduction, pred.len())))

@@ -1011,9 +1011,10 @@ fn mse_grad_typed<T: Float>(
         (incoming, _) => incoming,
     };
     if let How::One(reduction) = how {
-        let incoming = Sendable(incoming);
+        let ops::SquaredGrad::Scalar(factor, to) = incoming else { return declined(py) };
+        let work = Sendable((factor, to));
         // SAFETY: contiguous arrays of `n` elements; the gradient is checked.
-        let sum = compute(py, n, || unsafe { ops::squared_error_view(n, a, b, Some({ incoming }.0), fresh) });
+        let sum = compute(py, n, || unsafe { ops::squared_error_view(n, a, b, Some({ work }.0), fresh) });
         let loss = scalar::<T>(py, ops::rounded(sum.reduced(reduction, n)))?;
         return pair(py, loss, grad);
     }

@@ -91,6 +91,7 @@ impl<E: Element> Task for Difference<E> {
 }
 
 /// `out = p_i - t_i` times a factor per element.
+#[cfg(feature = "python")]
 pub(crate) struct WeightedDifference<E: Element> {
     pub(crate) p: *const E::T,
     pub(crate) t: *const E::T,
@@ -99,8 +100,10 @@ pub(crate) struct WeightedDifference<E: Element> {
     pub(crate) len: usize,
 }
 
+#[cfg(feature = "python")]
 struct Weighted<E: Element>(*const E::T, *const E::T, *const E::T);
 
+#[cfg(feature = "python")]
 impl<E: Element> Map<E> for Weighted<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
@@ -113,6 +116,7 @@ impl<E: Element> Map<E> for Weighted<E> {
     }
 }
 
+#[cfg(feature = "python")]
 impl<E: Element> Task for WeightedDifference<E> {
     type Out = ();
 
