@@ -63,6 +63,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     const LN2_LO: Self::T;
     /// Coefficients of the exponential's polynomial from the highest degree down to degree 2.
     const EXP: &'static [Self::T];
+    /// Whether sums have a low part.
+    const COMPENSATED: bool;
     /// Whether the exponential's linear term is free of the reduction's rounding.
     const EXACT_LINEAR: bool;
     /// Terms are stored times `2^OFFSET`, so that results down to the smallest subnormal come from normal ones.
@@ -141,6 +143,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     /// `acc + v`.
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S>;
+    /// The vector at `p` as an accumulator.
+    unsafe fn widened_from<S: Simd>(s: S, p: *const Self::T) -> Acc<S>;
     /// `acc + v` for the vector at `p`.
     unsafe fn accumulate_from<S: Simd>(s: S, acc: Acc<S>, p: *const Self::T) -> Acc<S>;
     /// `acc + a * b`; the product of two `f32` is exact.
@@ -289,6 +293,7 @@ impl Element for Single {
     const LN2_LO: f32 = -1.904_654_3e-9;
     const EXP: &'static [f32] =
         &[1.382_316e-3, 8.369_775_5e-3, 4.166_826_6e-2, 1.666_651_2e-1, 4.999_999_4e-1];
+    const COMPENSATED: bool = false;
     const EXACT_LINEAR: bool = true;
     const OFFSET: f32 = 50.0;
     const OFFSET_POWER: f64 = 1.0 / (1u64 << 50) as f64;
@@ -321,6 +326,11 @@ impl Element for Single {
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {
         let [a, b] = s.widen(v);
         [Double::add(s, acc[0], a), Double::add(s, acc[1], b)]
+    }
+    #[inline(always)]
+    unsafe fn widened_from<S: Simd>(s: S, p: *const f32) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        unsafe { s.widen_from(p) }
     }
     #[inline(always)]
     unsafe fn accumulate_from<S: Simd>(s: S, acc: Acc<S>, p: *const f32) -> Acc<S> {
@@ -415,6 +425,7 @@ impl Element for Double {
         1.666_666_666_666_716_8e-1,
         5.000_000_000_000_046e-1,
     ];
+    const COMPENSATED: bool = true;
     const EXACT_LINEAR: bool = false;
     const OFFSET: f64 = 160.0;
     const OFFSET_POWER: f64 = 6.842_277_657_836_021e-49;
@@ -446,6 +457,11 @@ impl Element for Double {
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {
         let (hi, e) = two_sum_v(s, acc[0], v);
         [hi, Double::add(s, acc[1], e)]
+    }
+    #[inline(always)]
+    unsafe fn widened_from<S: Simd>(s: S, p: *const f64) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        [unsafe { Double::load(s, p) }, Double::splat(s, 0.0)]
     }
     #[inline(always)]
     unsafe fn accumulate_from<S: Simd>(s: S, acc: Acc<S>, p: *const f64) -> Acc<S> {

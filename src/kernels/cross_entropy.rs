@@ -129,13 +129,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             label_x[i] = unsafe { tile.x[0].add(classes[i] * width + i).read() };
         }
         // SAFETY: the caller's promise.
-        let (mut group, unusual) = unsafe {
-            if GRAD {
-                tile_sum::<T::Ops, S, true>(s, tile.x[0], tile.len)
-            } else {
-                tile_sum::<T::Ops, S, false>(s, tile.x[0], tile.len)
-            }
-        };
+        let (mut group, unusual) = unsafe { tile_sum::<T::Ops, S, true>(s, tile.x[0], tile.len) };
         let mut again = group.finish_others(s, tile.len) | unusual;
         group.finish_log(s);
         let mut losses = [0.0; MAX_WIDTH];

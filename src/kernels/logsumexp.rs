@@ -98,7 +98,7 @@ impl<E: Element> Kernel for LogSumExp<E> {
     #[inline(always)]
     unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, per_row: *mut f64) -> u32 {
         // SAFETY: the caller's promise.
-        let (mut group, unusual) = unsafe { tile_sum::<E, S, false>(s, tile.x[0], tile.len) };
+        let (mut group, unusual) = unsafe { tile_sum::<E, S, true>(s, tile.x[0], tile.len) };
         let dominated = group.finish_others(s, tile.len);
         group.finish_log(s);
         for i in 0..tile.n {

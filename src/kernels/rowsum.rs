@@ -345,10 +345,13 @@ impl<E: Element> Group<E> {
     #[inline(always)]
     pub(crate) fn finish_inverse<S: Simd>(&mut self, s: S) {
         for j in (0..E::WIDTH).step_by(8) {
-            let hi = load64(s, &self.hi, j);
-            let lo = load64(s, &self.lo, j);
+            let (hi, lo) = (load64(s, &self.hi, j), load64(s, &self.lo, j));
             let one = Double::splat(s, 1.0);
             let q = Double::div(s, one, hi);
+            if !E::COMPENSATED {
+                store64(s, q, &mut self.inverse, j);
+                continue;
+            }
             let rest = Double::fma(s, Double::sub(s, Double::splat(s, 0.0), hi), q, one);
             let rest = Double::sub(s, rest, Double::mul(s, lo, q));
             store64(s, Double::fma(s, q, rest, q), &mut self.inverse, j);
@@ -473,17 +476,30 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
     let magic = magic::<E, S>(s, reference);
     let zero: Acc<S> = [Double::splat(s, 0.0); 2];
     let mut lanes = [MaybeUninit::<Acc<S>>::uninit(); MAX_WIDTH];
-    for c in 0..len.min(E::WIDTH) {
-        // SAFETY: `c < len`.
-        let e = unsafe { tile_exp::<E, S, STORE>(s, x.add(c * E::WIDTH), magic) };
-        lanes[c].write(E::accumulate(s, zero, e));
+    if STORE {
+        for c in 0..len {
+            let p = x.wrapping_add(c * E::WIDTH);
+            // SAFETY: `c < len`.
+            unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, p), magic), p) };
+        }
     }
-    for c in E::WIDTH..len {
-        // SAFETY: `c < len`.
-        let e = unsafe { tile_exp::<E, S, STORE>(s, x.add(c * E::WIDTH), magic) };
-        // SAFETY: the first loop wrote all lanes.
-        let lane = unsafe { lanes[c % E::WIDTH].assume_init_mut() };
-        *lane = E::accumulate(s, *lane, e);
+    for c in 0..len {
+        let p = x.wrapping_add(c * E::WIDTH).cast_const();
+        let lane = &mut lanes[c % E::WIDTH];
+        // SAFETY: `c < len`; a lane was written when `c` was in the first vector.
+        unsafe {
+            match (STORE, c < E::WIDTH) {
+                (true, true) => lane.write(E::widened_from(s, p)),
+                (true, false) => lane.write(E::accumulate_from(s, lane.assume_init(), p)),
+                (false, true) => {
+                    lane.write(E::accumulate(s, zero, exp_scaled::<E, S>(s, E::load(s, p), magic)))
+                }
+                (false, false) => {
+                    let e = exp_scaled::<E, S>(s, E::load(s, p), magic);
+                    lane.write(E::accumulate(s, lane.assume_init(), e))
+                }
+            };
+        }
     }
     let mut group = Group::new();
     // SAFETY: the arrays hold a vector.
@@ -495,17 +511,6 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
     E::store_sums(s, sum, &mut group.hi, &mut group.lo);
     let unusual = group.unusual(s);
     (group, unusual)
-}
-
-#[inline(always)]
-unsafe fn tile_exp<E: Element, S: Simd, const STORE: bool>(s: S, p: *mut E::T, magic: E::V<S>) -> E::V<S> {
-    // SAFETY: the caller's promise: a vector at `p`.
-    let e = exp_scaled::<E, S>(s, unsafe { E::load(s, p) }, magic);
-    if STORE {
-        // SAFETY: as above.
-        unsafe { E::store(s, e, p) };
-    }
-    e
 }
 
 /// The tree of [`Element::reduce`] when the logical lanes are vectors over rows. Lanes without an element

@@ -182,13 +182,7 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         let weighted = lane_sums::<O<T>, S>(s, &mut weighted, tile.len);
         let total = lane_sums::<O<T>, S>(s, &mut total, tile.len);
         // SAFETY: the caller's promise.
-        let (mut group, unusual) = unsafe {
-            if GRAD {
-                tile_sum::<O<T>, S, true>(s, tile.x[0], tile.len)
-            } else {
-                tile_sum::<O<T>, S, false>(s, tile.x[0], tile.len)
-            }
-        };
+        let (mut group, unusual) = unsafe { tile_sum::<O<T>, S, true>(s, tile.x[0], tile.len) };
         let mut again = unusual | group.finish_others(s, tile.len);
         group.finish_log(s);
         for i in 0..tile.n {
