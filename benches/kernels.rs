@@ -1,1 +1,125 @@
-fn main() {}
+//! Every operation on one thread, at every level of this processor: `cargo bench --bench kernels [-- FILTER]`.
+//!
+//! A name is `operation/type/layout/level`, so that `softmax/f32/rows_of_1000` compares the levels. The layouts
+//! have about as many elements each, few enough for the second-level cache.
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use logitkit::{Error, Float, Level, Reduction, Shape, set_level, set_thread_override};
+use std::any::type_name;
+use std::hint::black_box;
+use std::time::Duration;
+
+const LAYOUTS: [(&str, Shape); 5] = [
+    ("rows_of_10", Shape { outer: 10_000, len: 10, inner: 1 }),
+    ("rows_of_100", Shape { outer: 1000, len: 100, inner: 1 }),
+    ("rows_of_1000", Shape { outer: 100, len: 1000, inner: 1 }),
+    ("rows_of_50257", Shape { outer: 2, len: 50_257, inner: 1 }),
+    ("strided_21", Shape { outer: 1, len: 21, inner: 70 * 70 }),
+];
+
+/// The operands of every operation.
+struct Operands<T> {
+    x: Vec<T>,
+    softmax: Vec<T>,
+    log_softmax: Vec<T>,
+    lse: Vec<T>,
+    grad: Vec<T>,
+    row_grad: Vec<T>,
+    labels: Vec<i64>,
+    out: Vec<T>,
+}
+
+impl<T: Float + From<f32>> Operands<T> {
+    fn new(shape: Shape) -> Result<Self, Error> {
+        // A row's logits are spread over [-8, 8), in no order.
+        let value = |i: usize| T::from((i * 7919 % 1009) as f32 / 1009.0 * 16.0 - 8.0);
+        let x: Vec<T> = (0..shape.size()).map(value).collect();
+        let out = vec![T::default(); shape.size()];
+        let (mut softmax, mut log_softmax, mut lse) = (out.clone(), out.clone(), out.clone());
+        lse.truncate(shape.batch());
+        logitkit::softmax(&x, shape, &mut softmax)?;
+        logitkit::log_softmax(&x, shape, &mut log_softmax)?;
+        logitkit::logsumexp(&x, shape, &mut lse)?;
+        let (grad, row_grad) = (x.clone(), lse.clone());
+        let labels = (0..shape.batch()).map(|row| (row * 31 % shape.len) as i64).collect();
+        Ok(Operands { x, softmax, log_softmax, lse, grad, row_grad, labels, out })
+    }
+}
+
+/// An operation with all its operands.
+type Operation<T> = fn(&mut Operands<T>, Shape) -> Result<(), Error>;
+
+/// The result of an operation that has one of its own.
+fn used<R>(result: Result<R, Error>) -> Result<(), Error> {
+    result.map(|value| drop(black_box(value)))
+}
+
+fn operations<T: Float>() -> [(&'static str, Operation<T>); 12] {
+    const MEAN: Reduction = Reduction::Mean;
+    [
+        ("softmax", |a, shape| logitkit::softmax(&a.x, shape, &mut a.out)),
+        ("log_softmax", |a, shape| logitkit::log_softmax(&a.x, shape, &mut a.out)),
+        ("logsumexp", |a, shape| logitkit::logsumexp(&a.x, shape, &mut a.out[..shape.batch()])),
+        ("softmax_backward", |a, shape| logitkit::softmax_backward(&a.grad, &a.softmax, shape, &mut a.out)),
+        ("log_softmax_backward", |a, shape| {
+            logitkit::log_softmax_backward(&a.grad, &a.log_softmax, shape, &mut a.out)
+        }),
+        ("logsumexp_backward", |a, shape| {
+            logitkit::logsumexp_backward(&a.row_grad, &a.x, &a.lse, shape, &mut a.out)
+        }),
+        ("cross_entropy", |a, shape| used(logitkit::cross_entropy(&a.x, &a.labels, shape, None, MEAN))),
+        ("cross_entropy_value_and_grad", |a, shape| {
+            used(logitkit::cross_entropy_value_and_grad(&a.x, &a.labels, shape, None, MEAN, &mut a.out))
+        }),
+        ("soft_cross_entropy_value_and_grad", |a, shape| {
+            used(logitkit::soft_cross_entropy_value_and_grad(&a.x, &a.softmax, shape, MEAN, &mut a.out))
+        }),
+        ("classification_error", |a, shape| {
+            used(logitkit::classification_error(&a.x, &a.labels, shape, None, MEAN))
+        }),
+        ("mse_loss", |a, _| used(logitkit::mse_loss(&a.x, &a.softmax, MEAN))),
+        ("mse_loss_value_and_grad", |a, _| {
+            used(logitkit::mse_loss_value_and_grad(&a.x, &a.softmax, MEAN, &mut a.out))
+        }),
+    ]
+}
+
+fn levels<T: Float>(group: &mut BenchmarkGroup<'_, WallTime>, operation: Operation<T>, shape: Shape)
+where
+    T: From<f32>,
+{
+    let mut operands = Operands::<T>::new(shape).expect("the operands fit the shape");
+    for level in Level::available() {
+        group.bench_function(level.name(), |bencher| {
+            let former = set_level(level);
+            bencher.iter(|| operation(black_box(&mut operands), shape));
+            set_level(former);
+        });
+    }
+}
+
+fn of_type<T: Float + From<f32>>(criterion: &mut Criterion) {
+    set_thread_override(Some(1));
+    for (name, operation) in operations::<T>() {
+        // The layout is nothing to a mean over all elements.
+        let layouts = if name.starts_with("mse") { &LAYOUTS[2..3] } else { &LAYOUTS };
+        for &(layout, shape) in layouts {
+            let mut group = criterion.benchmark_group(format!("{name}/{}/{layout}", type_name::<T>()));
+            group.throughput(Throughput::Elements(shape.size() as u64));
+            levels(&mut group, operation, shape);
+            group.finish();
+        }
+    }
+}
+
+fn configuration() -> Criterion {
+    Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+        .without_plots()
+}
+
+criterion_group!(name = kernels; config = configuration(); targets = of_type::<f32>, of_type::<f64>);
+criterion_main!(kernels);

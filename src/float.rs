@@ -52,6 +52,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     const NEG_INF: Self::T;
     /// The positive quiet NaN.
     const NAN: Self::T;
+    /// The largest finite number.
+    const MAX: Self::T;
     const ZERO: Self::T;
     const ONE: Self::T;
     /// `MAGIC + k` has the biased exponent of `2^k` in its low bits (see [`Lanes::scale_by`]).
@@ -138,10 +140,13 @@ pub trait Element: Copy + Send + Sync + 'static {
         max: Self::V<S>,
         x: Self::V<S>,
     ) -> Acc<S>;
-    /// `acc + (a - b)^2` for differences times `2^exponent` (`f64`; `f32` has no need of it).
+    /// `acc + (factor (a - b))^2`; `f32`, which has no need of a factor, takes 1.
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S>;
     /// `(a - b) * factor`, rounded once for `f32`.
     fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S>;
+    /// `2 (a - b) w`, rounded once for `f32`.
+    #[cfg(feature = "python")]
+    fn weighted_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S>;
     /// `(a - b)^2`, rounded once for `f32`.
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     /// `acc + v`.
@@ -301,6 +306,7 @@ impl Element for Single {
     const BLOCK: usize = 1024;
     const NEG_INF: f32 = f32::NEG_INFINITY;
     const NAN: f32 = f32::from_bits(0x7fc0_0000);
+    const MAX: f32 = f32::MAX;
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const MAGIC: f32 = 12_582_912.0 + 127.0;
@@ -391,6 +397,14 @@ impl Element for Single {
         let d = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
         s.narrow([Double::mul(s, d[0], factor), Double::mul(s, d[1], factor)])
     }
+    #[cfg(feature = "python")]
+    #[inline(always)]
+    fn weighted_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S> {
+        let (a, b, w) = (s.widen(a), s.widen(b), s.widen(w));
+        let term = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
+        let twice = [Double::add(s, term[0], term[0]), Double::add(s, term[1], term[1])];
+        s.narrow([Double::mul(s, twice[0], w[0]), Double::mul(s, twice[1], w[1])])
+    }
     #[inline(always)]
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
         let (a, b) = (s.widen(a), s.widen(b));
@@ -423,6 +437,7 @@ impl Element for Double {
     const BLOCK: usize = 512;
     const NEG_INF: f64 = f64::NEG_INFINITY;
     const NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0000);
+    const MAX: f64 = f64::MAX;
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const MAGIC: f64 = 6_755_399_441_055_744.0 + 1023.0;
@@ -512,6 +527,12 @@ impl Element for Double {
     #[inline(always)]
     fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
         Double::mul(s, Double::sub(s, a, b), Double::splat(s, factor))
+    }
+    #[cfg(feature = "python")]
+    #[inline(always)]
+    fn weighted_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S> {
+        let d = Double::sub(s, a, b);
+        Double::mul(s, Double::add(s, d, d), w)
     }
     #[inline(always)]
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {

@@ -20,7 +20,7 @@
 //!
 //! # Architecture
 //!
-//! Each layer knows only those below it.
+//! Each layer knows only those below it, but that kernels and walks know each other.
 //!
 //! | file | answers |
 //! |---|---|
@@ -31,6 +31,7 @@
 //! | `lines.rs` | how a kernel walks memory: long rows, short rows, strided columns |
 //! | `math.rs` | exp and log1p on vectors: method, interval, error bound |
 //! | `float.rs` | `f32` and `f64` with the constants of the method |
+//! | `shape.rs`, `error.rs` | where the elements are; what can be wrong |
 //! | `simd.rs` | vectors of fixed logical width; the instruction set as a run-time value |
 
 mod error;

@@ -218,7 +218,8 @@ impl<K: Kernel> Task for Walk<'_, K> {
         let contiguous = used.iter().all(|x| x.len == 1) && (!K::WRITES || self.plan.out.len == 1);
         // SAFETY: the plan's views are valid for the whole shape, `per_row` for the chunk's rows.
         unsafe {
-            if contiguous && (len > SHORT || self.rows.len() == 1) {
+            // Without classes there is nothing to put side by side.
+            if len == 0 || contiguous && (len > SHORT || self.rows.len() == 1) {
                 self.walk_rows(s, &mut scratch, per_row);
             } else if len * size_of::<<K::E as Element>::T>() <= TALL || contiguous {
                 self.walk_tiles(s, &mut scratch, per_row, contiguous);

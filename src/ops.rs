@@ -203,7 +203,7 @@ pub(crate) unsafe fn cross_entropy_view<T: Float>(
     reduce: &Reduce<T>,
     grad: Option<(View<T>, GradOutput<T>)>,
 ) -> Result<f64, Error> {
-    let count = labels.check(shape.batch(), shape.len)?;
+    let count = labels.check(shape.batch())?;
     Ok(match grad {
         Some((grad, incoming)) => {
             let scale = incoming.scale(shape, reduce, count);
@@ -251,7 +251,7 @@ pub(crate) unsafe fn classification_error_view<T: Float>(
     reduction: Reduction,
     rows: Option<View<f64>>,
 ) -> Result<f64, Error> {
-    let count = labels.check(shape.batch(), shape.len)?;
+    let count = labels.check(shape.batch())?;
     let kernel = ClassificationError::<T::Ops> { labels, element: PhantomData };
     let plan = |per_row| Plan { shape, x: [x, x], out: x, per_row, stream: false };
     Ok(match rows {
@@ -536,7 +536,7 @@ fn input<T>(x: &[T], shape: Shape) -> View<T> {
 
 fn labels<L: Label>(labels: &[L], shape: Shape, ignore: Option<i64>) -> Labels {
     let view = View::per_row(labels.as_ptr().cast_mut().cast::<u8>(), shape);
-    Labels { view, kind: L::TYPE, inner: shape.inner, ignore }
+    Labels { view, kind: L::TYPE, inner: shape.inner, ignore, classes: shape.len }
 }
 
 /// Softmax along the class axis: `out_c = exp(x_c) / sum_k exp(x_k)`, within 3 ulp (`f32`) or 4 (`f64`).

@@ -2,8 +2,8 @@
 //!
 //! Every function returns `NotImplemented` when an argument is not plain: not exactly an `ndarray`, not
 //! native aligned `float32` or `float64`, not foldable into (outer, class, inner), overlapping in part, and
-//! so on. The Python package then validates, copies what must be copied, and calls again. So this file has
-//! no messages but one: a label out of range.
+//! so on. The Python package then validates, copies what must be copied, and calls again. So the operations
+//! here have no messages but one: a label out of range.
 //!
 //! Arrays are read through their C structure: a borrow registry would cost more than a small call computes.
 #![expect(unsafe_code, reason = "NumPy's C structures; the kernels take pointers")]
@@ -25,6 +25,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyString, PyTuple};
 use pyo3::{ffi, intern};
 use std::ffi::{c_int, c_long, c_void};
+use std::ops::Range;
 
 type Answer = PyResult<Py<PyAny>>;
 type Object<'a, 'py> = &'a Bound<'py, PyAny>;
@@ -209,38 +210,24 @@ impl<'a> Array<'a> {
     /// The array as a view of (outer, class, inner), unless the dimensions around the axis do not fold.
     #[inline]
     fn view<T>(&self, axis: Axis) -> Option<View<T>> {
-        let size = size_of::<T>() as isize;
+        let fold = |dims: Range<usize>| fold(&self.dims[dims.clone()], &self.strides[dims], self.item_size());
         let (outer, len, inner) = match axis {
-            Axis::All => (0, fold(self.dims, self.strides)?, 0),
-            Axis::At(axis) => (
-                fold(&self.dims[..axis], &self.strides[..axis])?,
-                self.strides[axis],
-                fold(&self.dims[axis + 1..], &self.strides[axis + 1..])?,
-            ),
+            Axis::All => (0, fold(0..self.dims.len())?, 0),
+            Axis::At(axis) => (fold(0..axis)?, fold(axis..axis + 1)?, fold(axis + 1..self.dims.len())?),
         };
-        Some(View {
-            ptr: self.data.cast(),
-            outer: outer / size,
-            len: len / size,
-            inner: inner / size,
-            fresh: false,
-        })
+        // A single class has neighbours at any distance.
+        let len = if self.shape(axis).len == 1 { 1 } else { len };
+        Some(View { ptr: self.data.cast(), outer, len, inner, fresh: false })
     }
 
     /// An array with one element per row as a view: the class axis is missing, or (`keepdims`) of length 1.
     fn row_view<T>(&self, axis: Axis, keepdims: bool) -> Option<View<T>> {
-        let size = size_of::<T>() as isize;
+        let fold = |dims: Range<usize>| fold(&self.dims[dims.clone()], &self.strides[dims], self.item_size());
         let (outer, inner) = match axis {
             Axis::All => (0, 0),
-            Axis::At(axis) => {
-                let after = axis + usize::from(keepdims);
-                (
-                    fold(&self.dims[..axis], &self.strides[..axis])?,
-                    fold(&self.dims[after..], &self.strides[after..])?,
-                )
-            }
+            Axis::At(axis) => (fold(0..axis)?, fold(axis + usize::from(keepdims)..self.dims.len())?),
         };
-        Some(View { ptr: self.data.cast(), outer: outer / size, len: 0, inner: inner / size, fresh: false })
+        Some(View { ptr: self.data.cast(), outer, len: 0, inner, fresh: false })
     }
 
     fn shape(&self, axis: Axis) -> Shape {
@@ -271,9 +258,9 @@ impl<'a> Array<'a> {
     }
 }
 
-/// The one stride of dimensions that are walked in C order, 0 when they hold one element.
+/// The one stride, in elements, of dimensions that are walked in C order; 0 when they hold one element.
 #[inline]
-fn fold(dims: &[npy_intp], strides: &[npy_intp]) -> Option<isize> {
+fn fold(dims: &[npy_intp], strides: &[npy_intp], size: isize) -> Option<isize> {
     let mut folded: Option<(isize, isize)> = None;
     for (&dim, &stride) in dims.iter().zip(strides).rev() {
         if dim == 1 {
@@ -285,7 +272,9 @@ fn fold(dims: &[npy_intp], strides: &[npy_intp]) -> Option<isize> {
             Some(_) => return None,
         };
     }
-    Some(folded.map_or(0, |(stride, _)| stride))
+    // (Where alignment is weaker than the size, a stride may be no whole number of elements.)
+    let stride = folded.map_or(0, |(stride, _)| stride);
+    (stride % size == 0).then_some(stride / size)
 }
 
 #[derive(Clone, Copy)]
@@ -654,11 +643,9 @@ impl<'a, T: Float> Target<'a, T> {
             if !is_batch_of(&array, x, axis, false) {
                 return None;
             }
-            let inner = x.shape(axis).inner;
-            let mut view = array.row_view::<u8>(axis, false)?;
-            let size = array.item_size();
-            (view.outer, view.inner) = (view.outer / size, view.inner / size);
-            return Some(Target::Classes(Labels { view, kind, inner, ignore }, array));
+            let Shape { len: classes, inner, .. } = x.shape(axis);
+            let view = array.row_view::<u8>(axis, false)?;
+            return Some(Target::Classes(Labels { view, kind, inner, ignore, classes }, array));
         }
         (array.type_num == x.type_num && array.dims == x.dims)
             .then(|| array.view(axis).map(|view| Target::Probabilities(view, array)))

@@ -41,15 +41,21 @@ impl Shape {
     }
 
     /// The number of rows.
+    ///
+    /// # Panics
+    /// When it exceeds `usize`.
     #[must_use]
     pub fn batch(&self) -> usize {
-        self.outer * self.inner
+        self.outer.checked_mul(self.inner).expect("a shape that memory can hold")
     }
 
     /// The number of elements.
+    ///
+    /// # Panics
+    /// When it, or the number of rows, exceeds `usize`.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.outer * self.len * self.inner
+        self.batch().checked_mul(self.len).expect("a shape that memory can hold")
     }
 }
 

@@ -56,7 +56,12 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         };
         let mut entries = [0.0; MAX_WIDTH];
         for i in 0..<O<T> as Element>::WIDTH {
-            let at_max = -group.others[i] * (group.inverse[i] * scales[i]);
+            // The large factor and the small one of three come together first.
+            let at_max = if scales[i].abs() > 1.0 {
+                -group.others[i] * (group.inverse[i] * scales[i])
+            } else {
+                -(group.others[i] * group.inverse[i]) * scales[i]
+            };
             let elsewhere = (O::<T>::to_f64(e[i]) * group.inverse[i] - 1.0) * scales[i];
             entries[i] = if label_x[i] == group.max[i] { at_max } else { elsewhere };
         }
@@ -75,8 +80,10 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         let (classes, counted) = self.labels.classes(rows.first, rows.n);
         let mut label_x = [T::default(); MAX_WIDTH];
         for i in 0..rows.n {
-            // SAFETY: labels are class numbers.
-            label_x[i] = unsafe { rows.x[0][i].add(classes[i]).read() };
+            if counted >> i & 1 == 1 {
+                // SAFETY: labels that count are class numbers.
+                label_x[i] = unsafe { rows.x[0][i].add(classes[i]).read() };
+            }
         }
         // SAFETY: the caller's promise.
         let (mut group, special) = unsafe { group_of_rows::<T::Ops, S>(s, rows, counted, GRAD) };

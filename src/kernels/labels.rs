@@ -34,6 +34,9 @@ pub(crate) struct Labels {
     /// The batch's inner extent, by which rows are found.
     pub(crate) inner: usize,
     pub(crate) ignore: Option<i64>,
+    /// The number of classes. A label is compared with it wherever it is read, also after the check: another
+    /// thread may have changed it since.
+    pub(crate) classes: usize,
 }
 
 // SAFETY: only read, and the caller of an operation vouches for the memory.
@@ -78,11 +81,17 @@ impl Labels {
         self.ignore.filter(|&ignore| ignore >= 0 || self.kind != LabelType::U64)
     }
 
-    /// The class of a row, or `None` when it is ignored. The labels have been checked.
+    /// Whether a label is a class number and not ignored.
+    #[inline(always)]
+    fn counts(&self, label: i64, ignore: Option<i64>) -> bool {
+        ignore != Some(label) && (label as u64) < self.classes as u64
+    }
+
+    /// The class of a row, or `None` when it is ignored.
     #[inline(always)]
     pub(crate) fn get(&self, row: usize) -> Option<usize> {
         let label = self.wrapped(row);
-        if self.wrapped_ignore() == Some(label) { None } else { Some(label as usize) }
+        self.counts(label, self.wrapped_ignore()).then_some(label as usize)
     }
 
     /// The classes of `n <= 16` rows from `first` on, 0 for an ignored one, and the mask of the others.
@@ -97,7 +106,7 @@ impl Labels {
                 for i in 0..n {
                     // SAFETY: the view has a label for every row.
                     let label = (unsafe { view.row(first + i, self.inner).read() }) as i64;
-                    let counts = ignore != Some(label);
+                    let counts = self.counts(label, ignore);
                     classes[i] = if counts { label as usize } else { 0 };
                     counted |= u32::from(counts) << i;
                 }
@@ -120,21 +129,25 @@ impl Labels {
     ///
     /// # Errors
     /// The first label that is neither a class number nor ignored.
-    pub(crate) fn check(&self, rows: usize, classes: usize) -> Result<usize, Error> {
+    pub(crate) fn check(&self, rows: usize) -> Result<usize, Error> {
+        let classes = self.classes;
         let counted = match self.kind {
-            LabelType::I8 => self.count::<i8>(rows, classes, |x| x.into()),
-            LabelType::I16 => self.count::<i16>(rows, classes, |x| x.into()),
-            LabelType::I32 => self.count::<i32>(rows, classes, |x| x.into()),
-            LabelType::I64 => self.count::<i64>(rows, classes, |x| x),
-            LabelType::U8 => self.count::<u8>(rows, classes, |x| x.into()),
-            LabelType::U16 => self.count::<u16>(rows, classes, |x| x.into()),
-            LabelType::U32 => self.count::<u32>(rows, classes, |x| x.into()),
-            LabelType::U64 => self.count::<u64>(rows, classes, |x| x as i64),
+            LabelType::I8 => self.count::<i8>(rows, |x| x.into()),
+            LabelType::I16 => self.count::<i16>(rows, |x| x.into()),
+            LabelType::I32 => self.count::<i32>(rows, |x| x.into()),
+            LabelType::I64 => self.count::<i64>(rows, |x| x),
+            LabelType::U8 => self.count::<u8>(rows, |x| x.into()),
+            LabelType::U16 => self.count::<u16>(rows, |x| x.into()),
+            LabelType::U32 => self.count::<u32>(rows, |x| x.into()),
+            LabelType::U64 => self.count::<u64>(rows, |x| x as i64),
         };
         counted.ok_or_else(|| {
-            let wrong = |row: &usize| self.get(*row).is_some_and(|class| class >= classes);
-            let row = (0..rows).find(wrong).expect("the count has met a wrong label");
-            let wrapped = self.wrapped(row);
+            let wrong = |&(_, label): &(usize, i64)| {
+                self.wrapped_ignore() != Some(label) && label as u64 >= classes as u64
+            };
+            // (0 and 0 if another thread has repaired the label meanwhile.)
+            let (row, wrapped) =
+                (0..rows).map(|row| (row, self.wrapped(row))).find(wrong).unwrap_or_default();
             let label =
                 if self.kind == LabelType::U64 { i128::from(wrapped as u64) } else { i128::from(wrapped) };
             Error::Label { row, label, classes }
@@ -143,7 +156,7 @@ impl Labels {
 
     /// The number of rows that are not ignored, or `None` when a label is wrong.
     #[inline(always)]
-    fn count<L: Copy>(&self, rows: usize, classes: usize, wrap: impl Fn(L) -> i64) -> Option<usize> {
+    fn count<L: Copy>(&self, rows: usize, wrap: impl Fn(L) -> i64) -> Option<usize> {
         let view = self.typed::<L>();
         let ignore = self.wrapped_ignore();
         // With nothing to ignore, a number that is wrong anyway.
@@ -151,7 +164,7 @@ impl Labels {
         let (mut counted, mut wrong) = (0, false);
         let mut visit = |label: i64| {
             counted += usize::from(!ignored(label));
-            wrong |= (label as u64 >= classes as u64) & !ignored(label);
+            wrong |= (label as u64 >= self.classes as u64) & !ignored(label);
         };
         if self.inner == 1 && view.outer == 1 && rows > 0 {
             // SAFETY: the view has a label for every row, side by side.

@@ -203,6 +203,9 @@ impl<E: Element> Factor<E> {
         if product.abs() > low && product.abs() < high {
             Factor::split(product, E::ONE)
         } else {
+            // A finite factor beyond the element type stays finite: zero times it is zero.
+            let largest = E::to_f64(E::MAX);
+            let scale = if scale.is_finite() { scale.clamp(-largest, largest) } else { scale };
             Factor::split(inverse, E::from_f64(scale))
         }
     }

@@ -90,7 +90,7 @@ impl<E: Element> Task for Difference<E> {
     }
 }
 
-/// `out = p_i - t_i` times a factor per element.
+/// `out = 2 (p - t) weight`, elementwise.
 #[cfg(feature = "python")]
 pub(crate) struct WeightedDifference<E: Element> {
     pub(crate) p: *const E::T,
@@ -110,8 +110,8 @@ impl<E: Element> Map<E> for Weighted<E> {
         // SAFETY: the caller's promise.
         unsafe {
             let (p, t) = (map::load::<E, S>(s, self.0.add(i), n), map::load::<E, S>(s, self.1.add(i), n));
-            let d = E::scaled_difference(s, p, t, 2.0);
-            E::canonical(s, E::mul(s, d, map::load::<E, S>(s, self.2.add(i), n)))
+            let w = map::load::<E, S>(s, self.2.add(i), n);
+            E::canonical(s, E::weighted_difference(s, p, t, w))
         }
     }
 }

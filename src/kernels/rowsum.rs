@@ -445,72 +445,114 @@ fn store64<S: Simd>(s: S, v: crate::float::V64<S>, a: &mut [f64; MAX_WIDTH], j: 
     unsafe { Double::store(s, v, lanes.as_mut_ptr()) }
 }
 
-/// The sums of `WIDTH` rows stored side by side, element `c` of all rows at `x + c * WIDTH`. Their
-/// exponentials replace them when `STORE`. Bit `i` of the second result is set where row `i` must be
-/// computed by [`row_sum`] instead.
+/// The sums of `WIDTH` rows of at most `BLOCK` elements stored side by side, element `c` of all rows at
+/// `x + c * WIDTH`. Their exponentials replace them when `STORE`. Bit `i` of the second result is set where
+/// row `i` must be computed by [`row_sum`] instead.
 ///
 /// # Safety
-/// `x` is valid for reading and writing `len * WIDTH` elements.
+/// `x` is valid for reading and writing `len * WIDTH` elements, `len >= 1`.
 #[inline(always)]
 pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
     s: S,
     x: *mut E::T,
     len: usize,
 ) -> (Group<E>, u32) {
-    let mut max = E::splat(s, E::NEG_INF);
-    let mut top = max;
-    for c in 0..len {
-        // SAFETY: `c < len`.
-        max = E::max(s, unsafe { E::load(s, x.add(c * E::WIDTH)) }, max);
-        if c + 1 == E::BLOCK || c + 1 == len && len < E::BLOCK {
-            top = max;
-        }
-    }
-    let mut reference = reference::<E, S>(s, top);
-    if len > E::BLOCK {
-        let limit =
-            E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
-        let exponent = E::round(s, E::mul(s, max, E::splat(s, E::LOG2E)));
-        reference = E::select(s, E::lt(s, limit, exponent), self::reference::<E, S>(s, max), reference);
-    }
+    debug_assert!((1..=E::BLOCK).contains(&len), "a tile has one block");
+    // SAFETY: the caller's promise.
+    let max = unsafe { tile_max::<E, S>(s, x, len) };
+    let reference = reference::<E, S>(s, max);
     let magic = magic::<E, S>(s, reference);
-    let zero: Acc<S> = [Double::splat(s, 0.0); 2];
-    let mut lanes = [MaybeUninit::<Acc<S>>::uninit(); MAX_WIDTH];
-    if STORE {
-        for c in 0..len {
-            let p = x.wrapping_add(c * E::WIDTH);
-            // SAFETY: `c < len`.
-            unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, p), magic), p) };
+    // SAFETY: the caller's promise.
+    let sum = unsafe {
+        if STORE {
+            for c in 0..len {
+                let p = x.wrapping_add(c * E::WIDTH);
+                E::store(s, exp_scaled::<E, S>(s, E::load(s, p), magic), p);
+            }
+            if len <= E::WIDTH { tree::<E, S>(s, x, len) } else { lane_sum::<E, S>(s, x, len) }
+        } else {
+            let mut lanes = [MaybeUninit::<Acc<S>>::uninit(); MAX_WIDTH];
+            for c in 0..len {
+                let e = exp_scaled::<E, S>(s, E::load(s, x.add(c * E::WIDTH)), magic);
+                let lane = &mut lanes[c % E::WIDTH];
+                let acc = if c < E::WIDTH { [Double::splat(s, 0.0); 2] } else { lane.assume_init() };
+                lane.write(E::accumulate(s, acc, e));
+            }
+            merge_lanes::<E, S>(s, &mut lanes, len)
         }
-    }
-    for c in 0..len {
-        let p = x.wrapping_add(c * E::WIDTH).cast_const();
-        let lane = &mut lanes[c % E::WIDTH];
-        // SAFETY: `c < len`; a lane was written when `c` was in the first vector.
-        unsafe {
-            match (STORE, c < E::WIDTH) {
-                (true, true) => lane.write(E::widened_from(s, p)),
-                (true, false) => lane.write(E::accumulate_from(s, lane.assume_init(), p)),
-                (false, true) => {
-                    lane.write(E::accumulate(s, zero, exp_scaled::<E, S>(s, E::load(s, p), magic)))
-                }
-                (false, false) => {
-                    let e = exp_scaled::<E, S>(s, E::load(s, p), magic);
-                    lane.write(E::accumulate(s, lane.assume_init(), e))
-                }
-            };
-        }
-    }
+    };
     let mut group = Group::new();
     // SAFETY: the arrays hold a vector.
     unsafe { E::store(s, max, group.max.as_mut_ptr()) };
     // SAFETY: as above.
     unsafe { E::store(s, reference, group.reference.as_mut_ptr()) };
-    // SAFETY: the first `min(len, WIDTH)` lanes are written.
-    let sum = unsafe { merge_lanes::<E, S>(s, &mut lanes, len) };
     E::store_sums(s, sum, &mut group.hi, &mut group.lo);
     let unusual = group.unusual(s);
     (group, unusual)
+}
+
+/// The maximum of each row of a tile; NaN is passed over.
+///
+/// # Safety
+/// As [`tile_sum`].
+#[inline(always)]
+pub(crate) unsafe fn tile_max<E: Element, S: Simd>(s: S, x: *const E::T, len: usize) -> E::V<S> {
+    // Two chains: one would wait for itself.
+    let mut max = [E::splat(s, E::NEG_INF); 2];
+    for c in 0..len {
+        // SAFETY: `c < len`.
+        max[c & 1] = E::max(s, unsafe { E::load(s, x.add(c * E::WIDTH)) }, max[c & 1]);
+    }
+    E::max(s, max[0], max[1])
+}
+
+/// The rows' sums over the exponentials of a tile of more than `WIDTH` classes.
+///
+/// # Safety
+/// As [`tile_sum`].
+#[inline(always)]
+unsafe fn lane_sum<E: Element, S: Simd>(s: S, x: *const E::T, len: usize) -> Acc<S> {
+    let mut lanes = [MaybeUninit::<Acc<S>>::uninit(); MAX_WIDTH];
+    for c in 0..len {
+        let lane = &mut lanes[c % E::WIDTH];
+        // SAFETY: `c < len`; the first round writes every lane.
+        unsafe {
+            let p = x.add(c * E::WIDTH);
+            let sum = if c < E::WIDTH {
+                E::widened_from(s, p)
+            } else {
+                E::accumulate_from(s, lane.assume_init(), p)
+            };
+            lane.write(sum);
+        }
+    }
+    // SAFETY: the first `min(len, WIDTH)` lanes are written.
+    unsafe { merge_lanes::<E, S>(s, &mut lanes, len) }
+}
+
+/// [`lane_sum`] for at most `WIDTH` classes, where every lane has one term: the tree of [`merge_lanes`] from its
+/// leaves up, in registers.
+///
+/// # Safety
+/// As [`tile_sum`].
+#[inline(always)]
+unsafe fn tree<E: Element, S: Simd>(s: S, x: *const E::T, len: usize) -> Acc<S> {
+    macro_rules! node {
+        ($l:expr) => {
+            // SAFETY: only lanes below `len` are reached.
+            unsafe { E::widened_from(s, x.add($l * E::WIDTH)) }
+        };
+        ($l:expr, $half:literal $(, $more:literal)*) => {
+            if $l + $half < len.min(E::WIDTH) {
+                let low = node!($l $(, $more)*);
+                let high = node!($l + $half $(, $more)*);
+                E::merge(s, low, high)
+            } else {
+                node!($l $(, $more)*)
+            }
+        };
+    }
+    if E::WIDTH == 16 { node!(0, 1, 2, 4, 8) } else { node!(0, 1, 2, 4) }
 }
 
 /// The tree of [`Element::reduce`] when the logical lanes are vectors over rows. Lanes without an element

@@ -11,7 +11,7 @@
 use crate::float::{Acc, Double, Element, Float};
 use crate::kernels::logsumexp::{group_of_rows, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale};
-use crate::kernels::rowsum::{MAX_WIDTH, tile_sum};
+use crate::kernels::rowsum::{MAX_WIDTH, tile_max, tile_sum};
 use crate::kernels::softmax::{lane_sums, value};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::simd::{Simd, Task};
@@ -168,10 +168,8 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         let width = <O<T> as Element>::WIDTH;
         // SAFETY: `c < len`.
         let at = |x: *mut T, c: usize| unsafe { O::<T>::load(s, x.add(c * width)) };
-        let mut max = O::<T>::splat(s, O::<T>::NEG_INF);
-        for c in 0..tile.len {
-            max = O::<T>::max(s, at(tile.x[0], c), max);
-        }
+        // SAFETY: the caller's promise.
+        let max = unsafe { tile_max::<O<T>, S>(s, tile.x[0], tile.len) };
         let zero: Acc<S> = [Double::splat(s, 0.0); 2];
         let (mut weighted, mut total) = ([zero; MAX_WIDTH], [zero; MAX_WIDTH]);
         for c in 0..tile.len {
