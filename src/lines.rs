@@ -60,6 +60,16 @@ pub(crate) struct Tile<E: Element> {
     pub(crate) n: usize,
 }
 
+impl<E: Element> Tile<E> {
+    /// Element `c < len` of every lane of an operand.
+    #[inline(always)]
+    pub(crate) fn at<S: Simd>(&self, s: S, operand: usize, c: usize) -> E::V<S> {
+        debug_assert!(c < self.len);
+        // SAFETY: a tile's operands hold `len` vectors.
+        unsafe { E::load(s, self.x[operand].add(c * E::WIDTH)) }
+    }
+}
+
 /// An operation on rows.
 pub(crate) trait Kernel: Sync {
     type E: Element;

@@ -71,23 +71,21 @@ impl<E: Element> Kernel for ClassificationError<E> {
 
     #[inline(always)]
     unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, per_row: *mut f64) -> u32 {
+        let (labels, counted) = self.labels.classes(tile.first, tile.n);
         let (mut values, mut classes) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
-        let mut counted = 0;
         for i in 0..tile.n {
-            if let Some(y) = self.labels.get(tile.first + i) {
-                // SAFETY: labels are class numbers.
-                values[i] = unsafe { tile.x[0].add(y * E::WIDTH + i).read() };
-                classes[i] = E::from_f64(y as f64);
-                counted |= 1 << i;
-            }
+            // SAFETY: labels are class numbers, 0 where ignored.
+            values[i] = unsafe { tile.x[0].add(labels[i] * E::WIDTH + i).read() };
+            classes[i] = E::from_f64(labels[i] as f64);
         }
         // SAFETY: the arrays hold a vector.
         let (value, class) = unsafe { (E::load(s, values.as_ptr()), E::load(s, classes.as_ptr())) };
-        let mut wrong = 0;
+        let (mut wrong, mut number) = (0, E::splat(s, E::ZERO));
         for c in 0..tile.len {
             // SAFETY: `c < len`.
             let x = unsafe { E::load(s, tile.x[0].add(c * E::WIDTH)) };
-            let before = E::bits(s, E::lt(s, E::splat(s, E::from_f64(c as f64)), class));
+            let before = E::bits(s, E::lt(s, number, class));
+            number = E::add(s, number, E::splat(s, E::ONE));
             let below = E::bits(s, E::lt(s, x, value));
             wrong |= E::bits(s, E::lt(s, value, x)) | E::nan_bits(s, x) | (before & !below);
         }

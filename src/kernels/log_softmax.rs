@@ -11,8 +11,8 @@
 use crate::float::{Acc, Double, Element};
 use crate::kernels::logsumexp::{group_of_rows, offset_factor, special_max};
 use crate::kernels::map::{self, Map};
-use crate::kernels::rowsum::{MAX_WIDTH, tile_sum};
-use crate::kernels::softmax::{lane_sums, value};
+use crate::kernels::rowsum::{MAX_WIDTH, sum_lanes, tile_sum};
+use crate::kernels::softmax::{value, values};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::math::exp_wide;
 use crate::simd::{Simd, Task};
@@ -161,14 +161,8 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
 
     #[inline(always)]
     unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
-        let mut lanes: [Acc<S>; MAX_WIDTH] = [[Double::splat(s, 0.0); 2]; MAX_WIDTH];
-        // SAFETY: `c < len`.
-        let at = |x: *mut E::T, c: usize| unsafe { E::load(s, x.add(c * E::WIDTH)) };
-        for c in 0..tile.len {
-            let lane = &mut lanes[c % E::WIDTH];
-            *lane = E::accumulate(s, *lane, at(tile.x[0], c));
-        }
-        let sums = lane_sums::<E, S>(s, &mut lanes, tile.len);
+        let sums = sum_lanes!(E, S, s, tile.len, |c, acc| E::accumulate(s, acc, tile.at::<S>(s, 0, c)));
+        let sums = values::<E, S>(s, sums);
         let (mut factors, mut offsets) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
         for i in 0..tile.n {
             (factors[i], offsets[i]) = offset_factor::<E>(-sums[i]);
@@ -176,7 +170,7 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
         // SAFETY: the arrays hold a vector.
         let (factor, offset) = unsafe { (E::load(s, factors.as_ptr()), E::load(s, offsets.as_ptr())) };
         for c in 0..tile.len {
-            let dx = backward::<E, S>(s, at(tile.x[0], c), at(tile.x[1], c), factor, offset);
+            let dx = backward::<E, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), factor, offset);
             // SAFETY: as above.
             unsafe { E::store(s, dx, tile.x[0].add(c * E::WIDTH)) };
         }

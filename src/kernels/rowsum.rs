@@ -29,6 +29,24 @@ use std::mem::MaybeUninit;
 /// The widest vector.
 pub(crate) const MAX_WIDTH: usize = 16;
 
+/// Sums `$term` over the classes `$c` of a tile, class `c` in lane `c mod WIDTH`: `$term` is `$acc` and one more
+/// class. Gives the rows' accumulators.
+macro_rules! sum_lanes {
+    ($E:ty, $S:ty, $s:expr, $len:expr, |$c:ident, $acc:ident| $term:expr) => {{
+        let zero: $crate::float::Acc<$S> = [$crate::float::Double::splat($s, 0.0); 2];
+        let mut lanes = [std::mem::MaybeUninit::uninit(); $crate::kernels::rowsum::MAX_WIDTH];
+        for $c in 0..$len {
+            let lane = &mut lanes[$c % <$E>::WIDTH];
+            // SAFETY: the first round writes every lane.
+            let $acc = if $c < <$E>::WIDTH { zero } else { unsafe { lane.assume_init() } };
+            lane.write($term);
+        }
+        // SAFETY: the first `min(len, WIDTH)` lanes are written.
+        unsafe { $crate::kernels::rowsum::merge_lanes::<$E, $S>($s, &mut lanes, $len) }
+    }};
+}
+pub(crate) use sum_lanes;
+
 /// What a sweep over a row yields: `sum_c exp(x_c - shift) = (hi + lo) * 2^reference`.
 #[derive(Clone, Copy)]
 pub(crate) struct RowSum<T> {
@@ -462,24 +480,20 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
     let max = unsafe { tile_max::<E, S>(s, x, len) };
     let reference = reference::<E, S>(s, max);
     let magic = magic::<E, S>(s, reference);
-    // SAFETY: the caller's promise.
-    let sum = unsafe {
-        if STORE {
-            for c in 0..len {
-                let p = x.wrapping_add(c * E::WIDTH);
-                E::store(s, exp_scaled::<E, S>(s, E::load(s, p), magic), p);
-            }
-            if len <= E::WIDTH { tree::<E, S>(s, x, len) } else { lane_sum::<E, S>(s, x, len) }
-        } else {
-            let mut lanes = [MaybeUninit::<Acc<S>>::uninit(); MAX_WIDTH];
-            for c in 0..len {
-                let e = exp_scaled::<E, S>(s, E::load(s, x.add(c * E::WIDTH)), magic);
-                let lane = &mut lanes[c % E::WIDTH];
-                let acc = if c < E::WIDTH { [Double::splat(s, 0.0); 2] } else { lane.assume_init() };
-                lane.write(E::accumulate(s, acc, e));
-            }
-            merge_lanes::<E, S>(s, &mut lanes, len)
+    let sum = if STORE {
+        for c in 0..len {
+            let p = x.wrapping_add(c * E::WIDTH);
+            // SAFETY: `c < len`.
+            unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, p), magic), p) };
         }
+        // SAFETY: the caller's promise.
+        unsafe { if len <= E::WIDTH { tree::<E, S>(s, x, len) } else { lane_sum::<E, S>(s, x, len) } }
+    } else {
+        sum_lanes!(E, S, s, len, |c, acc| {
+            // SAFETY: `c < len`.
+            let x = unsafe { E::load(s, x.add(c * E::WIDTH)) };
+            E::accumulate(s, acc, exp_scaled::<E, S>(s, x, magic))
+        })
     };
     let mut group = Group::new();
     // SAFETY: the arrays hold a vector.

@@ -11,8 +11,8 @@
 use crate::float::{Acc, Double, Element, Float};
 use crate::kernels::logsumexp::{group_of_rows, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale};
-use crate::kernels::rowsum::{MAX_WIDTH, tile_max, tile_sum};
-use crate::kernels::softmax::{lane_sums, value};
+use crate::kernels::rowsum::{MAX_WIDTH, sum_lanes, tile_max, tile_sum};
+use crate::kernels::softmax::{value, values};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::simd::{Simd, Task};
 
@@ -166,19 +166,14 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
     unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<T::Ops>, per_row: *mut f64) -> u32 {
         type O<T> = <T as Float>::Ops;
         let width = <O<T> as Element>::WIDTH;
-        // SAFETY: `c < len`.
-        let at = |x: *mut T, c: usize| unsafe { O::<T>::load(s, x.add(c * width)) };
         // SAFETY: the caller's promise.
         let max = unsafe { tile_max::<O<T>, S>(s, tile.x[0], tile.len) };
-        let zero: Acc<S> = [Double::splat(s, 0.0); 2];
-        let (mut weighted, mut total) = ([zero; MAX_WIDTH], [zero; MAX_WIDTH]);
-        for c in 0..tile.len {
-            let (x, t, l) = (at(tile.x[0], c), at(tile.x[1], c), c % width);
-            weighted[l] = O::<T>::accumulate_weighted(s, weighted[l], t, max, x);
-            total[l] = O::<T>::accumulate(s, total[l], t);
-        }
-        let weighted = lane_sums::<O<T>, S>(s, &mut weighted, tile.len);
-        let total = lane_sums::<O<T>, S>(s, &mut total, tile.len);
+        let weighted = sum_lanes!(O<T>, S, s, tile.len, |c, acc| {
+            O::<T>::accumulate_weighted(s, acc, tile.at::<S>(s, 1, c), max, tile.at::<S>(s, 0, c))
+        });
+        let total =
+            sum_lanes!(O<T>, S, s, tile.len, |c, acc| O::<T>::accumulate(s, acc, tile.at::<S>(s, 1, c)));
+        let (weighted, total) = (values::<O<T>, S>(s, weighted), values::<O<T>, S>(s, total));
         // SAFETY: the caller's promise.
         let (mut group, unusual) = unsafe { tile_sum::<O<T>, S, true>(s, tile.x[0], tile.len) };
         let mut again = unusual | group.finish_others(s, tile.len);
@@ -201,7 +196,7 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
             // SAFETY: the arrays hold a vector.
             let [high, low, scale] = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
             for c in 0..tile.len {
-                let dx = grad::<O<T>, S>(s, at(tile.x[0], c), at(tile.x[1], c), high, low, scale);
+                let dx = grad::<O<T>, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), high, low, scale);
                 // SAFETY: as above.
                 unsafe { O::<T>::store(s, dx, tile.x[0].add(c * width)) };
             }

@@ -8,11 +8,10 @@
 
 use crate::float::{Acc, Double, Element};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
-use crate::kernels::rowsum::{Group, MAX_WIDTH, merge_lanes, row_sum, tile_sum};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, row_sum, sum_lanes, tile_sum};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 
 /// Softmax, one result per element.
 pub(crate) struct Softmax<E>(pub(crate) PhantomData<E>);
@@ -175,16 +174,14 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
 
     #[inline(always)]
     unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
-        let mut lanes: [Acc<S>; MAX_WIDTH] = [[Double::splat(s, 0.0); 2]; MAX_WIDTH];
-        // SAFETY: `c < len`.
-        let at = |x: *mut E::T, c: usize| unsafe { E::load(s, x.add(c * E::WIDTH)) };
+        let sums = sum_lanes!(E, S, s, tile.len, |c, acc| {
+            E::accumulate_product(s, acc, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c))
+        });
+        let dot = values::<E, S>(s, sums).map(E::from_f64);
+        // SAFETY: the array holds a vector.
+        let dot = unsafe { E::load(s, dot.as_ptr()) };
         for c in 0..tile.len {
-            let lane = &mut lanes[c % E::WIDTH];
-            *lane = E::accumulate_product(s, *lane, at(tile.x[0], c), at(tile.x[1], c));
-        }
-        let dot = lane_values::<E, S>(s, &mut lanes, tile.len);
-        for c in 0..tile.len {
-            let dx = backward::<E, S>(s, at(tile.x[0], c), at(tile.x[1], c), dot);
+            let dx = backward::<E, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), dot);
             // SAFETY: as above.
             unsafe { E::store(s, dx, tile.x[0].add(c * E::WIDTH)) };
         }
@@ -192,30 +189,11 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
     }
 }
 
-/// The sums of a tile's rows, rounded to the element type.
+/// The values of the sums of a tile's rows.
 #[inline(always)]
-pub(crate) fn lane_values<E: Element, S: Simd>(s: S, lanes: &mut [Acc<S>; MAX_WIDTH], len: usize) -> E::V<S> {
-    let sums = lane_sums::<E, S>(s, lanes, len);
-    let mut values = [E::ZERO; MAX_WIDTH];
-    for (v, &sum) in values.iter_mut().zip(&sums) {
-        *v = E::from_f64(sum);
-    }
-    // SAFETY: the array holds a vector.
-    unsafe { E::load(s, values.as_ptr()) }
-}
-
-/// The sums of a tile's rows.
-#[inline(always)]
-pub(crate) fn lane_sums<E: Element, S: Simd>(
-    s: S,
-    lanes: &mut [Acc<S>; MAX_WIDTH],
-    len: usize,
-) -> [f64; MAX_WIDTH] {
-    let mut lanes = lanes.map(MaybeUninit::new);
-    // SAFETY: all lanes are initialised.
-    let sum = unsafe { merge_lanes::<E, S>(s, &mut lanes, len) };
+pub(crate) fn values<E: Element, S: Simd>(s: S, sums: Acc<S>) -> [f64; MAX_WIDTH] {
     let (mut hi, mut lo) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
-    E::store_sums(s, sum, &mut hi, &mut lo);
+    E::store_sums(s, sums, &mut hi, &mut lo);
     for (hi, &lo) in hi.iter_mut().zip(&lo) {
         *hi = value((*hi, lo));
     }

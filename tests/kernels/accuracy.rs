@@ -248,6 +248,120 @@ fn dominated_rows_f64() {
     check_dominated::<f64>("dominated rows, f64");
 }
 
+/// Checks the gradient of a mean over `rows` copies of a row, with a class number or with probabilities.
+fn check_gradient<T: Real>(errors: &mut Errors, x: &[T], label: usize, weights: Option<&[T]>, rows: usize) {
+    let shape = Shape::rows(rows, x.len());
+    let (logits, mut grad) = (x.repeat(rows), vec![T::default(); shape.size()]);
+    match weights {
+        Some(t) => {
+            let t = t.repeat(rows);
+            logitkit::soft_cross_entropy_value_and_grad(&logits, &t, shape, Reduction::Mean, &mut grad)
+        }
+        None => {
+            let labels = vec![label as u32; rows];
+            logitkit::cross_entropy_value_and_grad(&logits, &labels, shape, None, Reduction::Mean, &mut grad)
+        }
+    }
+    .unwrap();
+    let (reference, scale) = (Reference::new(x), ONE / Dd::from(rows as f64));
+    let total = weights.map(|t| t.iter().fold(ZERO, |sum, t| sum + Dd::from(t.wide())));
+    for (c, x) in x.iter().enumerate() {
+        let place = format_args!("class {c} of {rows} times {logits:?}", logits = &logits[..shape.len]);
+        match weights.zip(total) {
+            Some((t, total)) => {
+                let (p, t) = (total * reference.softmax(c, x.wide()) * scale, Dd::from(t[c].wide()) * scale);
+                errors.check("soft gradient", T::BOUND, grad[c], p - t, p.0.max(t.0), place);
+            }
+            None => {
+                let want = reference.residual(c, x.wide(), label) * scale;
+                errors.check("gradient", T::BOUND, grad[c], want, want.0, place);
+            }
+        }
+    }
+}
+
+/// Rows that a search has found: every rounding of the gradient of a mean goes the same way.
+#[test]
+fn hard_rows() {
+    let mut errors = Errors::default();
+    let x = [
+        1.6240414,
+        -0.6412076,
+        0.39742765,
+        5.0840263,
+        -2.1195104,
+        -0.44260207,
+        0.8840336,
+        -1.3331571,
+        -0.9959978,
+        0.6076222,
+        -0.857863,
+        0.10669484,
+        1.1919409f32,
+    ];
+    let t = [
+        0.022386678,
+        0.11243508,
+        0.11383952,
+        0.017351143,
+        0.0,
+        0.07527175,
+        0.14946336,
+        0.15277494,
+        0.14029798,
+        0.030747313,
+        0.11978401,
+        0.014672499,
+        0.0077059898f32,
+    ];
+    check_gradient(&mut errors, &x, 0, Some(&t), 14);
+    let x = [-0.6479170099871655, 1.5197508396681187, 345.14673434731225, 1.0147492018769608];
+    let t = [0.09651521600713597, 0.0, 0.07621801742610629, 0.3730730715386624];
+    check_gradient(&mut errors, &x, 0, Some(&t), 43);
+    let x = [
+        -5.118319510531988,
+        -25.276864340351437,
+        7.8282511885334705,
+        16.05425409971843,
+        -0.9756425605686281,
+        3.349625038127111,
+        9.993049409121522,
+        -0.028889263439211277,
+    ];
+    let t = [
+        0.08892819643398167,
+        0.0,
+        0.0,
+        0.10999712965473527,
+        0.05706818800585533,
+        0.0,
+        0.043538283913261394,
+        0.0,
+    ];
+    check_gradient(&mut errors, &x, 0, Some(&t), 42);
+    let x = [
+        -10.737529746820709,
+        -27.312393052312252,
+        8.603887867002467,
+        -8.839418482221738,
+        14.066189368046036,
+        -22.22796659883081,
+        3.1020655921934948,
+        -0.9877574352551188,
+        30.604279268536025,
+    ];
+    check_gradient(&mut errors, &x, 8, None, 36);
+    // Every divisor up to 300, at the label and elsewhere.
+    for rows in 1..=300 {
+        check_gradient(&mut errors, &[0.5f64, -1.25, 3.0], 2, None, rows);
+        check_gradient(&mut errors, &[0.5f64, -1.25, 3.0], 0, None, rows);
+        check_gradient(&mut errors, &[0.5f64, -1.25, 3.0], 0, Some(&[0.25, 0.0, 0.3]), rows);
+        check_gradient(&mut errors, &[0.5f32, -1.25, 3.0], 2, None, rows);
+        check_gradient(&mut errors, &[0.5f32, -1.25, 3.0], 0, Some(&[0.25, 0.0, 0.3]), rows);
+    }
+    errors.finish("hard rows");
+}
+
 /// The result is where the maximum and the logarithm cancel: the unit is still the larger of them.
 #[test]
 fn logsumexp_near_zero() {

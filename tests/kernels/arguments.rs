@@ -199,6 +199,29 @@ fn buffers_of_the_wrong_length() {
     });
 }
 
+/// A shape whose size does not fit `usize` is never taken for an empty one.
+#[test]
+fn shapes_that_overflow() {
+    const HALF: usize = 1 << (usize::BITS - 1);
+    for shape in [
+        Shape::rows(HALF, 2),
+        Shape { outer: 2, len: 1, inner: HALF },
+        Shape { outer: HALF, len: 3, inner: 2 },
+    ] {
+        let operations: [fn(Shape) -> Result<(), Error>; 4] = [
+            |shape| logitkit::softmax::<f32>(&[], shape, &mut []),
+            |shape| logitkit::log_softmax_in_place::<f64>(&mut [], shape),
+            |shape| logitkit::logsumexp::<f32>(&[], shape, &mut []),
+            |shape| logitkit::softmax_backward::<f32>(&[], &[], shape, &mut []),
+        ];
+        for operation in operations {
+            // A panic will do.
+            let result = std::panic::catch_unwind(|| operation(shape));
+            assert!(!matches!(result, Ok(Ok(()))), "{shape:?}");
+        }
+    }
+}
+
 /// A length error comes before a label error, and both before anything is read.
 #[test]
 fn lengths_are_checked_before_labels() {
