@@ -85,10 +85,11 @@ fn operations<T: Float>() -> [(&'static str, Operation<T>); 12] {
     ]
 }
 
-fn levels<T: Float>(group: &mut BenchmarkGroup<'_, WallTime>, operation: Operation<T>, shape: Shape)
-where
-    T: From<f32>,
-{
+fn levels<T: Float + From<f32>>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    operation: Operation<T>,
+    shape: Shape,
+) {
     let mut operands = Operands::<T>::new(shape).expect("the operands fit the shape");
     for level in Level::available() {
         group.bench_function(level.name(), |bencher| {

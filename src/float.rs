@@ -183,6 +183,20 @@ pub(crate) fn two_sum_v<S: Simd>(s: S, a: V64<S>, b: V64<S>) -> (V64<S>, V64<S>)
     (sum, e)
 }
 
+/// `(hi, lo) * x`, with the product's rounding error in the low part (Dekker's TwoProduct). Far from overflow.
+#[inline(always)]
+pub(crate) fn scale_pair(a: (f64, f64), x: f64) -> (f64, f64) {
+    let split = |v: f64| {
+        let c = v * 134_217_729.0; // 2^27 + 1
+        let high = c - (c - v);
+        (high, v - high)
+    };
+    let p = a.0 * x;
+    let ((ah, al), (xh, xl)) = (split(a.0), split(x));
+    let e = ((ah * xh - p) + ah * xl + al * xh) + al * xl;
+    (p, if e.is_finite() { e + a.1 * x } else { 0.0 })
+}
+
 /// `(hi, lo) + (hi, lo)`, as [`Element::merge`] does it for `f64`.
 #[inline(always)]
 pub(crate) fn add_pairs(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {

@@ -8,7 +8,7 @@
 //! The label's entry at the maximum is `-scale others / S`, which keeps its digits where `p_y - 1` is 0.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Element, Float};
+use crate::float::{Element, Float, scale_pair};
 use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_of_rows, special_max};
 use crate::kernels::map::{self, Factor, Scale};
@@ -120,7 +120,14 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
                     map::fill::<T::Ops>(rows.out[i], rows.len, value);
                 } else {
                     let own = Some((classes[i], rounded::<T>(entries[i])));
-                    write_exponentials(s, rows, &group, i, Factor::new(group.inverse[i], scales[i]), own);
+                    write_exponentials(
+                        s,
+                        rows,
+                        &group,
+                        i,
+                        Factor::new(group.inverse_pair(i), scales[i]),
+                        own,
+                    );
                 }
             }
         }
@@ -152,10 +159,16 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         group.finish_inverse(s);
         let scales = self.scales(tile.first, tile.n);
         let entries = Self::label_entries(s, &group, &label_x, &scales);
-        let mut factors = [0.0; MAX_WIDTH];
+        let mut factors = [(0.0, 0.0); MAX_WIDTH];
         for i in 0..width {
-            factors[i] = if counted >> i & 1 == 1 { group.inverse[i] * scales[i] } else { 0.0 };
-            again |= u32::from(!Factor::<T::Ops>::new(group.inverse[i], scales[i]).is_single()) << i;
+            let factor = Factor::<T::Ops>::new(group.inverse_pair(i), scales[i]);
+            let exact = if <T::Ops as Element>::COMPENSATED {
+                scale_pair(group.inverse_pair(i), scales[i])
+            } else {
+                (group.inverse[i] * scales[i], 0.0)
+            };
+            factors[i] = if counted >> i & 1 == 1 { exact } else { (0.0, 0.0) };
+            again |= u32::from(!factor.is_single()) << i;
         }
         // SAFETY: the caller's promise.
         unsafe { scale_tile::<T::Ops, S>(s, tile, &factors) };

@@ -1,7 +1,7 @@
 //! Elementwise maps along a row, and the factors that they multiply by.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::float::Element;
+use crate::float::{Element, scale_pair};
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::math::{exp_scaled, magic};
 use crate::simd::{Simd, VECTOR_BYTES};
@@ -197,11 +197,12 @@ impl<E: Element> Factor<E> {
     /// `inverse * scale`; one factor where the element type holds it to full precision. `inverse` is a
     /// reciprocal sum, far from the ends of the range.
     #[inline(always)]
-    pub(crate) fn new(inverse: f64, scale: f64) -> Self {
-        let product = inverse * scale;
+    pub(crate) fn new(inverse: (f64, f64), scale: f64) -> Self {
+        let product = inverse.0 * scale;
         let (low, high) = E::FACTOR_RANGE;
         if product.abs() > low && product.abs() < high {
-            Factor::split(product, E::ONE)
+            let exact = if E::COMPENSATED { scale_pair(inverse, scale) } else { (product, 0.0) };
+            Factor::split(exact, E::ONE)
         } else {
             // A finite factor beyond the element type stays finite: zero times it is zero.
             let largest = E::to_f64(E::MAX);
@@ -211,9 +212,9 @@ impl<E: Element> Factor<E> {
     }
 
     #[inline(always)]
-    fn split(factor: f64, second: E::T) -> Self {
-        let high = E::from_f64(factor);
-        Factor { high, low: E::from_f64(factor - E::to_f64(high)), second }
+    fn split(factor: (f64, f64), second: E::T) -> Self {
+        let high = E::from_f64(factor.0);
+        Factor { high, low: E::from_f64((factor.0 - E::to_f64(high)) + factor.1), second }
     }
 
     #[inline(always)]

@@ -312,8 +312,9 @@ pub(crate) struct Group<E: Element> {
     pub(crate) others: [f64; MAX_WIDTH],
     /// The stored exponential of the maximum.
     e_max: [f64; MAX_WIDTH],
-    /// `1 / sum`.
+    /// `1 / sum`, and for `f64` what it lacks by rounding.
     pub(crate) inverse: [f64; MAX_WIDTH],
+    inverse_low: [f64; MAX_WIDTH],
     /// `log(sum) - log(e_max)`, so that logsumexp = max + log.
     pub(crate) log: [f64; MAX_WIDTH],
     /// What `log` lacks by rounding.
@@ -333,6 +334,7 @@ impl<E: Element> Group<E> {
             others: [0.0; MAX_WIDTH],
             e_max: [1.0; MAX_WIDTH],
             inverse: [1.0; MAX_WIDTH],
+            inverse_low: [0.0; MAX_WIDTH],
             log: [0.0; MAX_WIDTH],
             log_low: [0.0; MAX_WIDTH],
             _element: PhantomData,
@@ -359,7 +361,7 @@ impl<E: Element> Group<E> {
         }
     }
 
-    /// `1 / sum` for every row. `f64`: one Newton step takes in the low part.
+    /// `1 / sum` for every row. `f64`: one Newton step takes in the low part, and leaves one.
     #[inline(always)]
     pub(crate) fn finish_inverse<S: Simd>(&mut self, s: S) {
         for j in (0..E::WIDTH).step_by(8) {
@@ -372,8 +374,26 @@ impl<E: Element> Group<E> {
             }
             let rest = Double::fma(s, Double::sub(s, Double::splat(s, 0.0), hi), q, one);
             let rest = Double::sub(s, rest, Double::mul(s, lo, q));
-            store64(s, Double::fma(s, q, rest, q), &mut self.inverse, j);
+            let inverse = Double::fma(s, q, rest, q);
+            store64(s, inverse, &mut self.inverse, j);
+            store64(s, Double::fma(s, q, rest, Double::sub(s, q, inverse)), &mut self.inverse_low, j);
         }
+    }
+
+    /// [`Group::inverse_pair`] of every row.
+    #[inline(always)]
+    pub(crate) fn inverse_pairs(&self) -> [(f64, f64); MAX_WIDTH] {
+        let mut pairs = [(0.0, 0.0); MAX_WIDTH];
+        for i in 0..E::WIDTH {
+            pairs[i] = self.inverse_pair(i);
+        }
+        pairs
+    }
+
+    /// `1 / sum` of row `i` as `(high, low)`.
+    #[inline(always)]
+    pub(crate) fn inverse_pair(&self, i: usize) -> (f64, f64) {
+        (self.inverse[i], self.inverse_low[i])
     }
 
     /// `others`; bit `i` of the result is set where row `i` is dominated.

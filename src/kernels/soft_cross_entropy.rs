@@ -8,7 +8,7 @@
 //! Probabilities are taken as given, not normalised. A class with `t_c = 0` adds nothing, whatever its logit.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Acc, Double, Element, Float};
+use crate::float::{Acc, Double, Element, Float, scale_pair};
 use crate::kernels::logsumexp::{group_of_rows, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale};
 use crate::kernels::rowsum::{MAX_WIDTH, sum_lanes, tile_max, tile_sum};
@@ -53,21 +53,23 @@ impl<E: Element> Task for Weighted<E> {
 struct GradMap<E: Element> {
     exponentials: Exponentials<E>,
     t: *const E::T,
-    scale: E::T,
+    minus: (E::T, E::T),
 }
 
-/// `e (high + low) - t scale`.
+/// `e (high + low) - t (scale_high + scale_low)`: two roundings in all. `parts` are high, low and the negative
+/// parts of the scale.
 #[inline(always)]
-fn grad<E: Element, S: Simd>(
-    s: S,
-    e: E::V<S>,
-    t: E::V<S>,
-    high: E::V<S>,
-    low: E::V<S>,
-    scale: E::V<S>,
-) -> E::V<S> {
-    let rest = E::fma(s, e, low, E::sub(s, E::splat(s, E::ZERO), E::mul(s, t, scale)));
-    E::canonical(s, E::fma(s, e, high, rest))
+fn grad<E: Element, S: Simd>(s: S, e: E::V<S>, t: E::V<S>, parts: [E::V<S>; 4]) -> E::V<S> {
+    let [high, low, minus_high, minus_low] = parts;
+    let small = E::fma(s, t, minus_low, E::mul(s, e, low));
+    E::canonical(s, E::fma(s, e, high, E::fma(s, t, minus_high, small)))
+}
+
+/// `-scale` as two numbers.
+#[inline(always)]
+fn minus<E: Element>(scale: f64) -> (E::T, E::T) {
+    let high = E::from_f64(-scale);
+    (high, E::from_f64(-scale - E::to_f64(high)))
 }
 
 impl<E: Element> Map<E> for GradMap<E> {
@@ -78,7 +80,8 @@ impl<E: Element> Map<E> for GradMap<E> {
         // SAFETY: the caller's promise.
         let (e, t) =
             unsafe { (self.exponentials.exponentials(s, i, n), map::load::<E, S>(s, self.t.add(i), n)) };
-        grad::<E, S>(s, e, t, splat(factor.high), splat(factor.low), splat(self.scale))
+        let parts = [factor.high, factor.low, self.minus.0, self.minus.1];
+        grad::<E, S>(s, e, t, parts.map(splat))
     }
 }
 
@@ -106,11 +109,12 @@ impl<E: Element> Map<E> for CarefulMap<E> {
 
 /// The factor of the exponentials as one number, if the element type holds it and its parts.
 #[inline(always)]
-fn single_factor<E: Element>(inverse: f64, total: f64, scale: f64) -> Option<Factor<E>> {
-    let factor = Factor::new(inverse * total, scale);
+fn single_factor<E: Element>(inverse: (f64, f64), total: f64, scale: f64) -> Option<Factor<E>> {
+    let part = scale_pair(inverse, total);
+    let factor = Factor::new(part, scale);
     let (low, high) = E::FACTOR_RANGE;
     let inside = |x: f64| x.abs() > low && x.abs() < high;
-    (factor.is_single() && inside(inverse * total) && inside(scale)).then_some(factor)
+    (factor.is_single() && inside(part.0) && inside(scale)).then_some(factor)
 }
 
 impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
@@ -143,15 +147,16 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
                 let stored = rows.stored;
                 let e = if stored.is_null() { stored } else { stored.wrapping_add(i * len) }.cast_const();
                 let scale = self.scale.get(rows.first + i);
-                let factor = single_factor::<T::Ops>(group.inverse[i], total, scale);
-                let careful = Factor::new(group.inverse[i], 1.0);
+                let factor = single_factor::<T::Ops>(group.inverse_pair(i), total, scale);
+                let careful = Factor::new(group.inverse_pair(i), 1.0);
                 let (shift, reference) = (group.shift[i], group.reference[i]);
                 let exponentials = Exponentials { x, e, shift, reference, factor: factor.unwrap_or(careful) };
+                let minus = minus::<T::Ops>(scale);
                 let (scale, total) = (T::Ops::from_f64(scale), T::Ops::from_f64(total));
                 // SAFETY: the caller's promise.
                 unsafe {
                     if factor.is_some() {
-                        let map = GradMap::<T::Ops> { exponentials, t, scale };
+                        let map = GradMap::<T::Ops> { exponentials, t, minus };
                         map::write_row(s, &map, rows.out[i], len, rows.stream);
                     } else {
                         let map = CarefulMap::<T::Ops> { exponentials, t, total, scale };
@@ -184,19 +189,19 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         }
         if GRAD {
             group.finish_inverse(s);
-            let mut parts = [[T::default(); MAX_WIDTH]; 3];
+            let mut parts = [[T::default(); MAX_WIDTH]; 4];
             for i in 0..tile.n {
                 let scale = self.scale.get(tile.first + i);
-                match single_factor::<O<T>>(group.inverse[i], total[i], scale) {
+                match single_factor::<O<T>>(group.inverse_pair(i), total[i], scale) {
                     Some(factor) => (parts[0][i], parts[1][i]) = (factor.high, factor.low),
                     None => again |= 1 << i,
                 }
-                parts[2][i] = O::<T>::from_f64(scale);
+                (parts[2][i], parts[3][i]) = minus::<O<T>>(scale);
             }
             // SAFETY: the arrays hold a vector.
-            let [high, low, scale] = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
+            let parts = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
             for c in 0..tile.len {
-                let dx = grad::<O<T>, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), high, low, scale);
+                let dx = grad::<O<T>, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), parts);
                 // SAFETY: as above.
                 unsafe { O::<T>::store(s, dx, tile.x[0].add(c * width)) };
             }

@@ -39,7 +39,7 @@ impl<E: Element> Kernel for Softmax<E> {
                 continue;
             }
             // SAFETY: the caller's promise.
-            unsafe { write_exponentials(s, rows, &group, i, Factor::new(group.inverse[i], 1.0), None) };
+            unsafe { write_exponentials(s, rows, &group, i, Factor::new(group.inverse_pair(i), 1.0), None) };
         }
     }
 
@@ -49,7 +49,7 @@ impl<E: Element> Kernel for Softmax<E> {
         let (mut group, unusual) = unsafe { tile_sum::<E, S, true>(s, tile.x[0], tile.len) };
         group.finish_inverse(s);
         // SAFETY: the caller's promise.
-        unsafe { scale_tile::<E, S>(s, tile, &group.inverse) };
+        unsafe { scale_tile::<E, S>(s, tile, &group.inverse_pairs()) };
         unusual
     }
 }
@@ -82,16 +82,20 @@ pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
     }
 }
 
-/// Multiplies the exponentials in a tile by factors, lane by lane.
+/// Multiplies the exponentials in a tile by factors `(high, low)`, lane by lane.
 ///
 /// # Safety
 /// As [`Kernel::tile`].
 #[inline(always)]
-pub(crate) unsafe fn scale_tile<E: Element, S: Simd>(s: S, tile: &Tile<E>, factors: &[f64; MAX_WIDTH]) {
+pub(crate) unsafe fn scale_tile<E: Element, S: Simd>(
+    s: S,
+    tile: &Tile<E>,
+    factors: &[(f64, f64); MAX_WIDTH],
+) {
     let (mut high, mut low) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
     for i in 0..E::WIDTH {
-        high[i] = E::from_f64(factors[i]);
-        low[i] = E::from_f64(factors[i] - E::to_f64(high[i]));
+        high[i] = E::from_f64(factors[i].0);
+        low[i] = E::from_f64((factors[i].0 - E::to_f64(high[i])) + factors[i].1);
     }
     // SAFETY: the arrays hold a vector.
     let (high, low) = unsafe { (E::load(s, high.as_ptr()), E::load(s, low.as_ptr())) };

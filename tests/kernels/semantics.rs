@@ -1,6 +1,6 @@
 //! Special values, ignored rows, empty arrays, classification errors: case by case, in every layout.
 
-use crate::common::{Random, Real, at, bits, from_rows, row_of};
+use crate::common::{ONE, Random, Real, at, bits, error, from_rows, row_of};
 use logitkit::{Reduction, Shape};
 
 const NONE: Option<i64> = None;
@@ -22,6 +22,9 @@ fn in_every_layout<T: Real>(x: &[T], check: impl Fn(&[T], Shape, usize)) {
     for shape in
         [shape(1, 1), shape(5, 1), shape(40, 1), shape(1, 5), shape(1, 80), shape(3, 70), shape(2, 3)]
     {
+        if shape.size() > 250_000 {
+            continue;
+        }
         let row = shape.batch() * 2 / 3;
         let mut rows: Vec<Vec<T>> = (0..shape.batch()).map(|_| random.normals(len, 1.0)).collect();
         rows[row] = x.to_vec();
@@ -158,9 +161,8 @@ fn rows_of_minus_infinity() {
     check_minus_infinity::<f64>();
 }
 
-/// All classes but one masked: it has probability 1, and the masks exactly 0.
+/// All classes but one masked: its loss is exactly 0, and so is the probability of the masks.
 fn check_masks<T: Real>() {
-    let one = T::of(1.0);
     for_each_place(|len, place| {
         for mask in [minus_infinity(), T::LOWEST, T::of(-1e30), T::of(-1e9)] {
             let mut x = vec![mask; len];
@@ -170,9 +172,13 @@ fn check_masks<T: Real>() {
                 let (log_y, lse) = (log_softmax(x, shape, row), logsumexp(x, shape, row));
                 assert_all(&[lse], T::of(-3.5), "logsumexp");
                 for c in 0..len {
-                    let (p, log_p) = if c == place { (one, 0.0) } else { (T::default(), mask.wide() + 3.5) };
-                    assert_all(&[y[c]], p, "softmax");
+                    let log_p = if c == place { 0.0 } else { mask.wide() + 3.5 };
                     assert_eq!(log_y[c], T::of(log_p));
+                    if c == place {
+                        assert!(error(y[c], ONE, 1.0) <= T::BOUND, "softmax: {}", y[c]);
+                    } else {
+                        assert_all(&[y[c]], T::default(), "softmax of a mask");
+                    }
                 }
                 let (loss, grad) = cross_entropy(x, shape, row, place as i64);
                 assert_eq!(loss, T::default());
@@ -181,9 +187,10 @@ fn check_masks<T: Real>() {
                 let label = (place + 1) % len;
                 let (loss, grad) = cross_entropy(x, shape, row, label as i64);
                 assert_eq!(loss, T::of(-3.5 - mask.wide()));
-                for (c, g) in grad.iter().enumerate() {
+                for (c, &g) in grad.iter().enumerate() {
                     let want = f64::from(u8::from(c == place)) - f64::from(u8::from(c == label));
-                    assert_eq!(g.wide(), want);
+                    let bound = if c == place { T::BOUND } else { 0.0 };
+                    assert!(error(g, want.into(), 1.0) <= bound, "gradient: {g}, not {want}");
                 }
             });
         }
@@ -224,7 +231,8 @@ fn a_single_class() {
         for value in [0.0, -1e5, 700.0, 1e30, -1e30, 1e-40] {
             let value = T::of(value);
             in_every_layout(&[value], |x, shape, row| {
-                assert_all(&softmax(x, shape, row), T::of(1.0), "softmax");
+                let y = softmax(x, shape, row)[0];
+                assert!(error(y, ONE, 1.0) <= T::BOUND, "softmax: {y}");
                 assert_eq!(log_softmax(x, shape, row), [T::default()]);
                 assert_eq!(logsumexp(x, shape, row), value);
                 assert_eq!(cross_entropy(x, shape, row, 0), (T::default(), vec![T::default()]));
