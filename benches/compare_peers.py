@@ -381,7 +381,8 @@ class OnnxRuntime(Peer):
     """One small graph an operation; gradients, which it has no operators for, from its primitives.
 
     Where an array of the caller takes the result, and for losses, inputs and outputs are bound
-    once; a fresh result comes from `InferenceSession.run`.
+    once; a fresh result comes from `InferenceSession.run`, with the memory arena off: with it
+    results lie in memory that the session keeps, which is the policy of the other rows.
     """
 
     name = "ONNX Runtime"
@@ -419,6 +420,7 @@ class OnnxRuntime(Peer):
         options = self.ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = not fresh
         session = self.ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )

@@ -85,6 +85,12 @@ pub trait Element: Copy + Send + Sync + 'static {
     const FACTOR_RANGE: (f64, f64);
     /// Bound of the half-power in [`crate::math::exp_wide`].
     const WIDE: Self::T;
+    /// What rows with a common reference are stored with on top of `2^OFFSET`; their largest reciprocal sum still
+    /// has a normal low part.
+    const COMMON_OFFSET: Self::T;
+    /// The least sum at a common reference with which a row has the results that it has alone: what is cut off is
+    /// less than half the smallest subnormal of them.
+    const LEAST_SUM: f64;
     /// `others < threshold * sum` makes a row dominated: its other terms are then summed by themselves.
     fn dominated(len: usize) -> f64;
 
@@ -115,6 +121,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     unsafe fn load_quads<S: Simd>(s: S, p: *const Self::T, stride: usize) -> [Self::V<S>; 4];
     unsafe fn store_quads<S: Simd>(s: S, v: [Self::V<S>; 4], p: *mut Self::T, stride: usize, last: usize);
     fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]);
+    unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, index: *const u32) -> Self::V<S>;
 
     /// Bit `i` is set where lane `i` is NaN.
     #[inline(always)]
@@ -162,6 +169,11 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// The sum over the logical lanes as `(high, low)`: lane `l` and lane `l + WIDTH/2`, then halves of
     /// that, down to one: the same tree as [`crate::kernels::rowsum`] builds with [`Element::merge`] when lanes are rows.
     fn reduce<S: Simd>(s: S, acc: Acc<S>) -> (f64, f64);
+    /// [`Element::reduce`] for `WIDTH` rows of `len >= 1` elements that follow one another: an accumulator whose
+    /// lanes are rows. All `WIDTH` elements from the last row's start on are read too, but not used.
+    unsafe fn reduce_rows<S: Simd>(s: S, p: *const Self::T, len: usize) -> Acc<S>;
+    /// `1 / sum` as `(high, low)` for an accumulator whose lanes are rows.
+    fn inverse<S: Simd>(s: S, sums: Acc<S>) -> (Self::V<S>, Self::V<S>);
     /// The `(high, low)` parts of an accumulator whose lanes are rows.
     fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], lo: &mut [f64; 16]);
 }
@@ -311,6 +323,11 @@ macro_rules! forward {
         fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]) {
             Lanes::<$t>::transpose(s, rows);
         }
+        #[inline(always)]
+        unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, index: *const u32) -> Self::V<S> {
+            // SAFETY: the caller's promise.
+            unsafe { Lanes::<$t>::permute(s, v, index) }
+        }
     };
 }
 
@@ -340,6 +357,8 @@ impl Element for Single {
     const MAX_LIMIT: f32 = 65_536.0;
     const FACTOR_RANGE: (f64, f64) = (7.888_609_052_210_118e-31, 1.267_650_600_228_229_4e30);
     const WIDE: f32 = 250.0;
+    const COMMON_OFFSET: f32 = 40.0;
+    const LEAST_SUM: f64 = (1u64 << 30) as f64;
 
     /// A lane's sum in `f64` is rounded at most once for every element of a block and once for every block,
     /// and a few times more in the tree; above this threshold that is less than `2^-27` of the others' sum.
@@ -437,6 +456,40 @@ impl Element for Single {
         (((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7])), 0.0)
     }
     #[inline(always)]
+    unsafe fn reduce_rows<S: Simd>(s: S, p: *const f32, len: usize) -> Acc<S> {
+        let mut sums: Acc<S> = [Double::splat(s, 0.0); 2];
+        for (half, sum) in sums.iter_mut().enumerate() {
+            let mut lanes = [Double::splat(s, 0.0); 8];
+            for (i, lane) in lanes.iter_mut().enumerate() {
+                let row = p.wrapping_add((8 * half + i) * len);
+                // SAFETY: the caller's promise.
+                let mut acc = unsafe { s.widen_first_from(row, len.min(16)) };
+                for c in (16..len).step_by(16) {
+                    // SAFETY: as above; a vector that starts within a row.
+                    let [a, b] = unsafe { s.widen_first_from(row.add(c), (len - c).min(16)) };
+                    acc = [Double::add(s, acc[0], a), Double::add(s, acc[1], b)];
+                }
+                *lane = Double::add(s, acc[0], acc[1]);
+            }
+            Double::transpose(s, &mut lanes);
+            for half in [4, 2, 1] {
+                for i in 0..half {
+                    lanes[i] = Double::add(s, lanes[i], lanes[i + half]);
+                }
+            }
+            *sum = lanes[0];
+        }
+        sums
+    }
+    #[inline(always)]
+    fn inverse<S: Simd>(s: S, sums: Acc<S>) -> (Self::V<S>, Self::V<S>) {
+        let one = Double::splat(s, 1.0);
+        let exact = [Double::div(s, one, sums[0]), Double::div(s, one, sums[1])];
+        let high = s.narrow(exact);
+        let rounded = s.widen(high);
+        (high, s.narrow([Double::sub(s, exact[0], rounded[0]), Double::sub(s, exact[1], rounded[1])]))
+    }
+    #[inline(always)]
     fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], _lo: &mut [f64; 16]) {
         // SAFETY: `hi` has 16 elements.
         unsafe { Double::store(s, acc[0], hi.as_mut_ptr()) };
@@ -481,6 +534,8 @@ impl Element for Double {
     const MAX_LIMIT: f64 = 1_073_741_824.0;
     const FACTOR_RANGE: (f64, f64) = (1e-270, 1e270);
     const WIDE: f64 = 2000.0;
+    const COMMON_OFFSET: f64 = 500.0;
+    const LEAST_SUM: f64 = 1e30;
 
     /// The compensated sum keeps far more than 53 bits of the others above this.
     #[inline(always)]
@@ -567,6 +622,43 @@ impl Element for Double {
         unsafe { Double::store(s, acc[1], lo.as_mut_ptr()) };
         let pair = |i: usize, j: usize| add_pairs((hi[i], lo[i]), (hi[j], lo[j]));
         add_pairs(add_pairs(pair(0, 4), pair(2, 6)), add_pairs(pair(1, 5), pair(3, 7)))
+    }
+    #[inline(always)]
+    unsafe fn reduce_rows<S: Simd>(s: S, p: *const f64, len: usize) -> Acc<S> {
+        let zero = Double::splat(s, 0.0);
+        let (mut hi, mut lo) = ([zero; 8], [zero; 8]);
+        for i in 0..8 {
+            let row = p.wrapping_add(i * len);
+            // SAFETY: the caller's promise.
+            let mut acc: Acc<S> = [unsafe { Double::load_first(s, row, len.min(8), 0.0) }, zero];
+            for c in (8..len).step_by(8) {
+                // SAFETY: the caller's promise.
+                acc = Double::accumulate(s, acc, unsafe {
+                    Double::load_first(s, row.add(c), (len - c).min(8), 0.0)
+                });
+            }
+            [hi[i], lo[i]] = acc;
+        }
+        Double::transpose(s, &mut hi);
+        if len > 8 {
+            Double::transpose(s, &mut lo);
+        }
+        for half in [4, 2, 1] {
+            for i in 0..half {
+                [hi[i], lo[i]] = Double::merge(s, [hi[i], lo[i]], [hi[i + half], lo[i + half]]);
+            }
+        }
+        [hi[0], lo[0]]
+    }
+    /// One Newton step takes in the low part, and leaves one.
+    #[inline(always)]
+    fn inverse<S: Simd>(s: S, [hi, lo]: Acc<S>) -> (Self::V<S>, Self::V<S>) {
+        let one = Double::splat(s, 1.0);
+        let q = Double::div(s, one, hi);
+        let rest = Double::fma(s, Double::sub(s, Double::splat(s, 0.0), hi), q, one);
+        let rest = Double::sub(s, rest, Double::mul(s, lo, q));
+        let inverse = Double::fma(s, q, rest, q);
+        (inverse, Double::fma(s, q, rest, Double::sub(s, q, inverse)))
     }
     #[inline(always)]
     fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], lo: &mut [f64; 16]) {

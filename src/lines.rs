@@ -6,7 +6,7 @@
 //! | layout | walk |
 //! |---|---|
 //! | rows of neighbouring elements, longer than [`SHORT`] | in place, several rows at a time |
-//! | shorter rows | 16 (`f32`) or 8 (`f64`) rows transposed in registers into a tile, and back |
+//! | shorter rows | 16 (`f32`) or 8 (`f64`) rows transposed in registers into a tile, and back; a kernel that can takes them as they lie ([`Dense`]) |
 //! | any other strides, class axis up to [`TALL`] bytes | 64 neighbouring rows copied into tiles, and back |
 //! | longer than that | one row gathered into a buffer at a time |
 //!
@@ -25,10 +25,14 @@ use std::ops::Range;
 pub(crate) const SHORT: usize = 64;
 /// Strided rows are walked as tiles up to this many bytes (the size of a block: tiles have one).
 const TALL: usize = 4096;
-/// Rows that are staged together when the class axis is strided.
+/// Rows that are staged together.
 const BAND: usize = 64;
+/// Groups of rows in a band, of the type with the narrower vector.
+pub(crate) const MAX_GROUPS: usize = BAND / 8;
 /// Exponentials of one group of rows that stay in the first-level cache.
-const GROUP_BYTES: usize = 32 * 1024;
+const GROUP_BYTES: usize = 8 * 1024;
+/// How far ahead rows are prefetched: the processor's own prefetching ends with each page.
+const AHEAD_BYTES: usize = 16 * 1024;
 /// Longer rows compute their exponentials twice instead of storing them.
 const STORED_BYTES: usize = 1 << 20;
 /// Scratch memory that a thread keeps between calls.
@@ -48,6 +52,8 @@ pub(crate) struct Rows<E: Element> {
     pub(crate) stream: bool,
     /// Scratch memory for `n * len` elements, or null when the rows are too long.
     pub(crate) stored: *mut E::T,
+    /// How many elements behind a row's those lie that are best fetched while it is worked on.
+    pub(crate) ahead: isize,
 }
 
 /// `WIDTH` rows side by side: element `c` of lane `l` at `c * WIDTH + l`.
@@ -68,6 +74,21 @@ impl<E: Element> Tile<E> {
         // SAFETY: a tile's operands hold `len` vectors.
         unsafe { E::load(s, self.x[operand].add(c * E::WIDTH)) }
     }
+}
+
+/// Short rows that follow one another: `groups` times `WIDTH` of them, so many vectors of elements as a row has in
+/// each group.
+pub(crate) struct Dense<E: Element> {
+    pub(crate) x: *const E::T,
+    /// Where the results go, as for [`Rows`].
+    pub(crate) out: *mut E::T,
+    pub(crate) len: usize,
+    /// At most [`MAX_GROUPS`].
+    pub(crate) groups: usize,
+    /// Scratch memory for the rows and one vector more.
+    pub(crate) e: *mut E::T,
+    /// The row, and so the lane, of each element of a group.
+    pub(crate) row: *const u32,
 }
 
 /// An operation on rows.
@@ -92,6 +113,18 @@ pub(crate) trait Kernel: Sync {
     /// The operands of `tile` are valid for reading and writing `len * WIDTH` elements; `per_row` for
     /// writing `n` results.
     unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<Self::E>, per_row: *mut f64) -> u32;
+
+    /// Whether [`Kernel::dense`] is worth a try: one operand, no result per row.
+    const DENSE: bool = false;
+
+    /// Computes rows as they lie in memory, or returns false without having written a result.
+    ///
+    /// # Safety
+    /// The pointers of `dense` are valid for what [`Dense`] says.
+    #[inline(always)]
+    unsafe fn dense<S: Simd>(&self, _s: S, _dense: &Dense<Self::E>) -> bool {
+        false
+    }
 }
 
 /// What becomes of the results per row.
@@ -190,6 +223,7 @@ impl Buffer {
 struct Scratch {
     stored: Buffer,
     tiles: [Buffer; 2],
+    dense: [Buffer; 2],
     gathered: [Buffer; 3],
     per_row: Buffer,
 }
@@ -232,7 +266,7 @@ impl<K: Kernel> Task for Walk<'_, K> {
             if len == 0 || contiguous && (len > SHORT || self.rows.len() == 1) {
                 self.walk_rows(s, &mut scratch, per_row);
             } else if len * size_of::<<K::E as Element>::T>() <= TALL || contiguous {
-                self.walk_tiles(s, &mut scratch, per_row, contiguous);
+                self.walk_tiles(s, &mut scratch, per_row);
             } else {
                 self.walk_gathered(s, &mut scratch, per_row);
             }
@@ -294,9 +328,17 @@ impl<K: Kernel> Walk<'_, K> {
             first: row,
             stream: self.plan.stream,
             stored: std::ptr::null_mut(),
+            ahead: self.ahead(),
         };
         self.push(&mut rows, row);
         rows
+    }
+
+    /// [`AHEAD_BYTES`] in whole rows.
+    fn ahead(&self) -> isize {
+        let ahead = AHEAD_BYTES / size_of::<<K::E as Element>::T>();
+        let rows = ahead.div_ceil(self.plan.shape.len.max(1));
+        if rows == 1 { ahead as isize } else { self.plan.x[0].outer.wrapping_mul(rows as isize) }
     }
 
     #[inline(always)]
@@ -383,19 +425,38 @@ impl<K: Kernel> Walk<'_, K> {
     }
 
     #[inline(always)]
-    unsafe fn walk_tiles<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64, contiguous: bool) {
+    unsafe fn walk_tiles<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64) {
         let (plan, len) = (self.plan, self.plan.shape.len);
         let width = K::E::WIDTH;
-        let band = if contiguous { width } else { BAND };
         // Whole vectors of classes, for the transposition.
         let size = len.next_multiple_of(width) * width;
         let tiles: [*mut <K::E as Element>::T; 2] = [
-            scratch.tiles[0].get(size * (band / width)),
-            if K::INPUTS == 2 { scratch.tiles[1].get(size * (band / width)) } else { std::ptr::null_mut() },
+            scratch.tiles[0].get(size * (BAND / width)),
+            if K::INPUTS == 2 { scratch.tiles[1].get(size * (BAND / width)) } else { std::ptr::null_mut() },
         ];
+        let dense = |view: &View<<K::E as Element>::T>| view.outer == len as isize && view.len == 1;
+        let dense = (K::DENSE && plan.shape.inner == 1 && dense(&plan.x[0]) && dense(&plan.out)).then(|| {
+            let row = scratch.dense[1].get::<u32>(len * width);
+            for i in 0..len * width {
+                // SAFETY: the buffer has room.
+                unsafe { row.add(i).write((i / len) as u32) };
+            }
+            (scratch.dense[0].get(len * BAND + width), row.cast_const())
+        });
         let mut row = self.rows.start;
         while row < self.rows.end {
-            let count = band.min(self.rows.end - row);
+            let count = BAND.min(self.rows.end - row);
+            if let Some((e, lanes)) = dense
+                && count >= width
+            {
+                let groups = count / width;
+                let (x, out) = (plan.x[0].row(row, 1).cast_const(), plan.out.row(row, 1));
+                // SAFETY: the views are dense, the buffers of the size that is asked for.
+                if unsafe { self.kernel.dense(s, &Dense { x, out, len, groups, e, row: lanes }) } {
+                    row += groups * width;
+                    continue;
+                }
+            }
             for (operand, &tile) in tiles.iter().enumerate().take(K::INPUTS) {
                 // SAFETY: the caller's promise; the tiles have room for a band.
                 unsafe {

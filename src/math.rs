@@ -92,13 +92,13 @@ const LOG: [f64; 7] = [
     0.666_666_666_666_673_5,
 ];
 
-/// `log(1 + t)` for `t >= 0` (NaN stays NaN) as `(high, low)`, the rounded value and what it lacks; the error
-/// of the pair is below `2^-55`, and below 0.6 ulp of the value down to subnormal `t`.
+/// `log(1 + t + low)` for `t >= 0` (NaN stays NaN), `low` far smaller, as `(high, low)`, the rounded value and what
+/// it lacks; the error of the pair is below `2^-55`, and below 0.6 ulp of the value down to subnormal `t`.
 ///
 /// Method: `u = 1 + t` with its rounding error `e`; `u = 2^k m` with `m` in `[sqrt(1/2), sqrt(2))`;
 /// `log(1 + t) = k ln 2 + log(m) + e/u`, where `log(m)` comes from `s = (m-1)/(m+1)` and the odd series in `s`.
 #[inline(always)]
-pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>) -> (V64<S>, V64<S>) {
+pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>, low: V64<S>) -> (V64<S>, V64<S>) {
     let c = |x: f64| Double::splat(s, x);
     let one = c(1.0);
     let (u, e) = crate::float::two_sum_v(s, one, t);
@@ -107,7 +107,7 @@ pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>) -> (V64<S>, V64<S>) {
     let m = Double::select(s, big, Double::mul(s, m, c(0.5)), m);
     let k = Double::select(s, big, Double::add(s, k, one), k);
     let f = Double::sub(s, m, one);
-    let correction = Double::div(s, e, u);
+    let correction = Double::div(s, Double::add(s, e, low), u);
     let half_square = Double::mul(s, Double::mul(s, f, f), c(0.5));
     let q = Double::div(s, f, Double::add(s, c(2.0), f));
     let z = Double::mul(s, q, q);

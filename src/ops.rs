@@ -20,6 +20,7 @@ use crate::shape::{Shape, View};
 use crate::simd::dispatch;
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Work below this many elements stays on the caller's thread.
 pub(crate) const SERIAL: usize = 100_000;
@@ -58,14 +59,37 @@ fn run<K: Kernel>(kernel: &K, plan: &Plan<'_, K::E>) {
         (0..chunks).for_each(walk);
         return;
     }
-    // Neighbouring chunks go to one thread, up to a huge page: two threads that write to one fresh page wait
-    // for each other while it is cleared.
+    // Neighbouring chunks go to one thread, up to a huge page.
     let threads = get_num_threads();
     let bytes = step * plan.shape.len * size_of::<<K::E as Element>::T>();
     let span = (HUGE_PAGE / bytes.max(1)).clamp(1, (chunks / (8 * threads)).max(1));
     run_chunks(chunks.div_ceil(span), threads, &|claim| {
-        (claim * span..((claim + 1) * span).min(chunks)).for_each(walk);
+        let chunks = claim * span..((claim + 1) * span).min(chunks);
+        if K::WRITES {
+            // SAFETY: the rows of these chunks are this thread's.
+            unsafe { touch(plan, chunks.start * step..(chunks.end * step).min(rows)) };
+        }
+        chunks.for_each(walk);
     });
+}
+
+/// Makes the system clear the huge pages that begin in fresh rows. Two threads that write to one such page for
+/// the first time would both clear it; so the one whose rows hold its start does, before it begins with the rows
+/// that lie in the page before.
+///
+/// # Safety
+/// No other thread writes to these rows.
+unsafe fn touch<E: Element>(plan: &Plan<'_, E>, rows: Range<usize>) {
+    let (shape, out) = (plan.shape, plan.out);
+    if !out.fresh || shape.inner != 1 || out.len != 1 || out.outer != shape.len as isize {
+        return;
+    }
+    let start = out.row(rows.start, 1).cast::<u8>();
+    let bytes = rows.len() * shape.len * size_of::<E::T>();
+    for offset in (start.addr().wrapping_neg() % HUGE_PAGE..bytes).step_by(HUGE_PAGE) {
+        // SAFETY: inside the rows, which have not been written yet; volatile, because nobody reads it.
+        unsafe { start.add(offset).write_volatile(0) };
+    }
 }
 
 fn streams<T>(shape: Shape, out: View<T>, inputs: &[View<T>]) -> bool {

@@ -96,6 +96,10 @@ pub trait Lanes<T: Copy>: Copy {
     }
     /// Transposes as many vectors as a vector has lanes, in place.
     fn transpose(self, rows: &mut [Self::V]);
+    /// Lane `i` is lane `index[i]` of `v`.
+    /// # Safety
+    /// `index` is valid for reading as many numbers as a vector has lanes, all of them below that.
+    unsafe fn permute(self, v: Self::V, index: *const u32) -> Self::V;
 }
 
 /// A level: vectors of `f32` and `f64`, and the passage between them.
@@ -106,6 +110,10 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     /// # Safety
     /// `p` is valid for reading a vector.
     unsafe fn widen_from(self, p: *const f32) -> [<Self as Lanes<f64>>::V; 2];
+    /// [`Simd::widen_from`], but zero from lane `n` on.
+    /// # Safety
+    /// `p` is valid for reading a vector, all of it.
+    unsafe fn widen_first_from(self, p: *const f32, n: usize) -> [<Self as Lanes<f64>>::V; 2];
     /// Two `f64` vectors rounded to one `f32` vector.
     fn narrow(self, v: [<Self as Lanes<f64>>::V; 2]) -> <Self as Lanes<f32>>::V;
     /// `(m, k)` with `v = m * 2^k` and `1 <= m < 2`, for lanes that are positive and normal; other lanes
@@ -116,6 +124,18 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     fn fence(self);
     /// Runs the task as a function of its own, compiled for this level.
     fn call<K: Task>(self, task: K) -> K::Out;
+}
+
+/// Asks for the cache line at `p` to be brought to the second-level cache. Any address will do.
+#[inline(always)]
+pub(crate) fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, part of the target's baseline, that accesses nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 /// A piece of work that is compiled for each level.

@@ -40,7 +40,7 @@ pub(crate) unsafe fn group_of_rows<E: Element, S: Simd>(
     store: bool,
 ) -> (Group<E>, u32) {
     let counted = counted & ((1 << rows.n) - 1);
-    let mut group = Group::new();
+    let mut group = Group::new(rows.n);
     for i in 0..rows.n {
         if counted >> i & 1 == 0 {
             continue;
@@ -51,7 +51,7 @@ pub(crate) unsafe fn group_of_rows<E: Element, S: Simd>(
             std::ptr::null_mut()
         };
         // SAFETY: the caller's promise; `stored` has room for all rows.
-        group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out) });
+        group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out, rows.ahead) });
     }
     let special = group.special(rows.n) & counted;
     let mut dominated = group.finish_others(s, rows.len) & counted & !special;
@@ -59,7 +59,8 @@ pub(crate) unsafe fn group_of_rows<E: Element, S: Simd>(
         let i = dominated.trailing_zeros() as usize;
         dominated &= dominated - 1;
         // SAFETY: the caller's promise.
-        group.others[i] = unsafe { row_others::<E, S>(s, rows.x[0][i], rows.len, &group.row(i)) };
+        let others = unsafe { row_others::<E, S>(s, rows.x[0][i], rows.len, &group.row(i)) };
+        group.set_others(i, others);
     }
     group.finish_log(s);
     for i in 0..rows.n {

@@ -20,9 +20,10 @@
 //! those rows are swept again without one occurrence of the maximum, which gives `others` to full precision.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::float::{Acc, Double, Element, Float, two_sum};
+use crate::float::{Acc, Double, Element, Float, two_sum, two_sum_v};
+use crate::lines::{Dense, MAX_GROUPS};
 use crate::math::{exp_scaled, log1p, magic};
-use crate::simd::{Simd, Task};
+use crate::simd::{Simd, Task, prefetch};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
@@ -73,9 +74,12 @@ struct Sweep<E: Element> {
     shift: E::T,
     skip: Option<usize>,
     out: *mut E::T,
+    /// How many elements ahead to prefetch.
+    ahead: isize,
 }
 
-/// Sums a row. See [`RowSum`]; a row whose maximum is beyond `MAX_LIMIT` is shifted by it.
+/// Sums a row. See [`RowSum`]; a row whose maximum is beyond `MAX_LIMIT` is shifted by it. What is `ahead`
+/// elements further is prefetched.
 ///
 /// # Safety
 /// `x` is valid for reading `len` elements; `out` is null or valid for writing them and does not overlap `x`.
@@ -85,13 +89,14 @@ pub(crate) unsafe fn row_sum<E: Element, S: Simd>(
     x: *const E::T,
     len: usize,
     out: *mut E::T,
+    ahead: isize,
 ) -> RowSum<E::T> {
-    let sum = s.call(Sweep::<E> { x, len, shift: E::ZERO, skip: None, out });
+    let sum = s.call(Sweep::<E> { x, len, shift: E::ZERO, skip: None, out, ahead });
     let max = E::to_f64(sum.max);
     if max.abs() <= E::to_f64(E::MAX_LIMIT) || !max.is_finite() {
         return sum;
     }
-    s.call(Sweep::<E> { x, len, shift: sum.max, skip: None, out })
+    s.call(Sweep::<E> { x, len, shift: sum.max, skip: None, out, ahead })
 }
 
 /// The sum of all terms but one occurrence of the maximum, on the scale of `sum`.
@@ -108,7 +113,7 @@ pub(crate) unsafe fn row_others<E: Element, S: Simd>(
     // SAFETY: the caller's promise.
     let row = unsafe { std::slice::from_raw_parts(x, len) };
     let skip = row.iter().position(|&v| v == sum.max);
-    let others = s.call(Sweep::<E> { x, len, shift: sum.shift, skip, out: std::ptr::null_mut() });
+    let others = s.call(Sweep::<E> { x, len, shift: sum.shift, skip, out: std::ptr::null_mut(), ahead: 0 });
     ldexp(others.hi + others.lo, E::to_f64(others.reference) - E::to_f64(sum.reference))
 }
 
@@ -170,7 +175,7 @@ impl<E: Element> Sweep<E> {
                 let kept = self.out.wrapping_add(b * E::BLOCK);
                 let out = if self.out.is_null() { unkept.as_mut_ptr().cast() } else { kept };
                 // SAFETY: as above; `out` has room for the whole row, `unkept` for a block.
-                let block = unsafe { block_sum::<E, S, SHIFT>(s, x, n, shift, reference, out) };
+                let block = unsafe { block_sum::<E, S, SHIFT>(s, x, n, shift, reference, out, self.ahead) };
                 acc = if b == 0 { block } else { E::merge(s, acc, block) };
             }
             break (reference, acc);
@@ -241,12 +246,14 @@ unsafe fn block_sum<E: Element, S: Simd, const SHIFT: bool>(
     shift: E::V<S>,
     reference: E::V<S>,
     out: *mut E::T,
+    ahead: isize,
 ) -> Acc<S> {
     let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
     let magic = magic::<E, S>(s, reference);
     let whole = n / E::WIDTH * E::WIDTH;
     let mut i = 0;
     while i < whole {
+        prefetch(x.wrapping_add(i).wrapping_offset(ahead));
         // SAFETY: `i + WIDTH <= n`.
         unsafe { E::store(s, exp::<E, S, SHIFT>(s, E::load(s, x.add(i)), shift, magic), out.add(i)) };
         i += E::WIDTH;
@@ -303,6 +310,7 @@ fn first<E: Element, S: Simd>(s: S, v: E::V<S>) -> E::T {
 /// Up to `WIDTH` rows that are finished together, and what the operations need of each.
 #[derive(Clone)]
 pub(crate) struct Group<E: Element> {
+    n: usize,
     pub(crate) max: [E::T; MAX_WIDTH],
     pub(crate) shift: [E::T; MAX_WIDTH],
     pub(crate) reference: [E::T; MAX_WIDTH],
@@ -310,6 +318,8 @@ pub(crate) struct Group<E: Element> {
     lo: [f64; MAX_WIDTH],
     /// `sum - e_max`: the sum without one occurrence of the maximum.
     pub(crate) others: [f64; MAX_WIDTH],
+    /// What `others` lacks by rounding, for `f64`.
+    others_low: [f64; MAX_WIDTH],
     /// The stored exponential of the maximum.
     e_max: [f64; MAX_WIDTH],
     /// `1 / sum`, and for `f64` what it lacks by rounding.
@@ -324,14 +334,16 @@ pub(crate) struct Group<E: Element> {
 
 impl<E: Element> Group<E> {
     #[inline(always)]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(n: usize) -> Self {
         Group {
+            n,
             max: [E::ZERO; MAX_WIDTH],
             shift: [E::ZERO; MAX_WIDTH],
             reference: [E::ZERO; MAX_WIDTH],
             hi: [1.0; MAX_WIDTH],
             lo: [0.0; MAX_WIDTH],
             others: [0.0; MAX_WIDTH],
+            others_low: [0.0; MAX_WIDTH],
             e_max: [1.0; MAX_WIDTH],
             inverse: [1.0; MAX_WIDTH],
             inverse_low: [0.0; MAX_WIDTH],
@@ -361,22 +373,18 @@ impl<E: Element> Group<E> {
         }
     }
 
-    /// `1 / sum` for every row. `f64`: one Newton step takes in the low part, and leaves one.
+    /// `1 / sum` for every row.
     #[inline(always)]
     pub(crate) fn finish_inverse<S: Simd>(&mut self, s: S) {
-        for j in (0..E::WIDTH).step_by(8) {
-            let (hi, lo) = (load64(s, &self.hi, j), load64(s, &self.lo, j));
-            let one = Double::splat(s, 1.0);
-            let q = Double::div(s, one, hi);
-            if !E::COMPENSATED {
-                store64(s, q, &mut self.inverse, j);
-                continue;
+        for j in (0..self.n).step_by(8) {
+            let hi = load64(s, &self.hi, j);
+            if E::COMPENSATED {
+                let (inverse, low) = Double::inverse(s, [hi, load64(s, &self.lo, j)]);
+                store64(s, inverse, &mut self.inverse, j);
+                store64(s, low, &mut self.inverse_low, j);
+            } else {
+                store64(s, Double::div(s, Double::splat(s, 1.0), hi), &mut self.inverse, j);
             }
-            let rest = Double::fma(s, Double::sub(s, Double::splat(s, 0.0), hi), q, one);
-            let rest = Double::sub(s, rest, Double::mul(s, lo, q));
-            let inverse = Double::fma(s, q, rest, q);
-            store64(s, inverse, &mut self.inverse, j);
-            store64(s, Double::fma(s, q, rest, Double::sub(s, q, inverse)), &mut self.inverse_low, j);
         }
     }
 
@@ -409,13 +417,22 @@ impl<E: Element> Group<E> {
         unsafe { E::store(s, peak, lanes.as_mut_ptr()) };
         let threshold = if len > 1 { E::dominated(len) } else { f64::NEG_INFINITY };
         let mut dominated = 0;
-        for j in (0..E::WIDTH).step_by(8) {
+        for j in (0..self.n).step_by(8) {
             for i in j..j + 8 {
                 self.e_max[i] = E::to_f64(lanes[i]);
             }
             let hi = load64(s, &self.hi, j);
-            let others =
-                Double::add(s, Double::sub(s, hi, load64(s, &self.e_max, j)), load64(s, &self.lo, j));
+            let e_max = load64(s, &self.e_max, j);
+            let others = if E::COMPENSATED {
+                let minus = Double::sub(s, Double::splat(s, 0.0), e_max);
+                let (rest, e) = two_sum_v(s, hi, minus);
+                let low = Double::add(s, e, load64(s, &self.lo, j));
+                let others = Double::add(s, rest, low);
+                store64(s, Double::sub(s, low, Double::sub(s, others, rest)), &mut self.others_low, j);
+                others
+            } else {
+                Double::sub(s, hi, e_max)
+            };
             let low = Double::lt(s, others, Double::mul(s, hi, Double::splat(s, threshold)));
             dominated |= Double::bits(s, low) << j;
             store64(s, others, &mut self.others, j);
@@ -423,12 +440,26 @@ impl<E: Element> Group<E> {
         dominated
     }
 
+    /// Replaces what [`Group::finish_others`] found for a dominated row.
+    #[inline(always)]
+    pub(crate) fn set_others(&mut self, i: usize, others: f64) {
+        (self.others[i], self.others_low[i]) = (others, 0.0);
+    }
+
     /// `log`, from `others`.
     #[inline(always)]
     pub(crate) fn finish_log<S: Simd>(&mut self, s: S) {
-        for j in (0..E::WIDTH).step_by(8) {
-            let ratio = Double::div(s, load64(s, &self.others, j), load64(s, &self.e_max, j));
-            let (log, low) = log1p(s, ratio);
+        for j in (0..self.n).step_by(8) {
+            let (others, e_max) = (load64(s, &self.others, j), load64(s, &self.e_max, j));
+            let ratio = Double::div(s, others, e_max);
+            let low = if E::COMPENSATED {
+                let minus = Double::sub(s, Double::splat(s, 0.0), ratio);
+                let rest = Double::fma(s, minus, e_max, others);
+                Double::div(s, Double::add(s, rest, load64(s, &self.others_low, j)), e_max)
+            } else {
+                Double::splat(s, 0.0)
+            };
+            let (log, low) = log1p(s, ratio, low);
             store64(s, log, &mut self.log, j);
             store64(s, low, &mut self.log_low, j);
         }
@@ -515,7 +546,7 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
             E::accumulate(s, acc, exp_scaled::<E, S>(s, x, magic))
         })
     };
-    let mut group = Group::new();
+    let mut group = Group::new(E::WIDTH);
     // SAFETY: the arrays hold a vector.
     unsafe { E::store(s, max, group.max.as_mut_ptr()) };
     // SAFETY: as above.
@@ -523,6 +554,43 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
     E::store_sums(s, sum, &mut group.hi, &mut group.lo);
     let unusual = group.unusual(s);
     (group, unusual)
+}
+
+/// The sums of [`Dense`] rows, group by group, all with one reference, and their exponentials in `e`. `None` when a
+/// row is special or shifted, or its sum at the common reference is too small to give its own results.
+///
+/// # Safety
+/// The pointers of `dense` are valid for what it says.
+#[inline(always)]
+pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(s: S, dense: &Dense<E>) -> Option<[Acc<S>; MAX_GROUPS]> {
+    let elements = dense.groups * dense.len * E::WIDTH;
+    // SAFETY: the caller's promise.
+    let top = unsafe { block_max::<E, S>(s, dense.x, elements, E::splat(s, E::NEG_INF)) };
+    let top = reduce_max::<E, S>(s, top);
+    // A row with a sum above the least one has a maximum not far below this one. False for an infinity.
+    if E::to_f64(top).abs() > E::to_f64(E::MAX_LIMIT) / 2.0 {
+        return None;
+    }
+    let reference = reference::<E, S>(s, E::splat(s, top));
+    let magic = magic::<E, S>(s, E::sub(s, reference, E::splat(s, E::COMMON_OFFSET)));
+    for i in (0..elements).step_by(E::WIDTH) {
+        // SAFETY: `i + WIDTH <= elements`.
+        unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, dense.x.add(i)), magic), dense.e.add(i)) };
+    }
+    let least = Double::splat(s, E::LEAST_SUM);
+    let mut sums: [Acc<S>; MAX_GROUPS] = [[least; 2]; MAX_GROUPS];
+    let mut above = 0xff;
+    for g in 0..dense.groups {
+        // SAFETY: the caller's promise.
+        let sum = unsafe { E::reduce_rows(s, dense.e.add(g * dense.len * E::WIDTH), dense.len) };
+        // A NaN is not above.
+        above &= Double::bits(s, Double::lt(s, least, sum[0]));
+        if !E::COMPENSATED {
+            above &= Double::bits(s, Double::lt(s, least, sum[1]));
+        }
+        sums[g] = sum;
+    }
+    (above == 0xff).then_some(sums)
 }
 
 /// The maximum of each row of a tile; NaN is passed over.

@@ -8,8 +8,8 @@
 
 use crate::float::{Acc, Double, Element};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
-use crate::kernels::rowsum::{Group, MAX_WIDTH, row_sum, sum_lanes, tile_sum};
-use crate::lines::{Kernel, Rows, Tile};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, dense_sums, row_sum, sum_lanes, tile_sum};
+use crate::lines::{Dense, Kernel, Rows, Tile};
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
 
@@ -24,12 +24,12 @@ impl<E: Element> Kernel for Softmax<E> {
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
-        let mut group = Group::<E>::new();
+        let mut group = Group::<E>::new(rows.n);
         for i in 0..rows.n {
             let out =
                 if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) };
             // SAFETY: the caller's promise; `stored` has room for all rows.
-            group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out) });
+            group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out, rows.ahead) });
         }
         group.finish_inverse(s);
         for i in 0..rows.n {
@@ -41,6 +41,30 @@ impl<E: Element> Kernel for Softmax<E> {
             // SAFETY: the caller's promise.
             unsafe { write_exponentials(s, rows, &group, i, Factor::new(group.inverse_pair(i), 1.0), None) };
         }
+    }
+
+    const DENSE: bool = true;
+
+    #[inline(always)]
+    unsafe fn dense<S: Simd>(&self, s: S, dense: &Dense<E>) -> bool {
+        // SAFETY: the caller's promise.
+        let Some(sums) = (unsafe { dense_sums::<E, S>(s, dense) }) else {
+            return false;
+        };
+        let size = dense.len * E::WIDTH;
+        for g in 0..dense.groups {
+            let (high, low) = E::inverse(s, sums[g]);
+            let (e, out) = (dense.e.wrapping_add(g * size), dense.out.wrapping_add(g * size));
+            for i in (0..size).step_by(E::WIDTH) {
+                // SAFETY: `i + WIDTH <= size`; `row` holds lanes.
+                unsafe {
+                    let row = dense.row.add(i);
+                    let (high, low) = (E::permute(s, high, row), E::permute(s, low, row));
+                    E::store(s, map::scale::<E, S>(s, E::load(s, e.add(i)), high, low), out.add(i));
+                }
+            }
+        }
+        true
     }
 
     #[inline(always)]

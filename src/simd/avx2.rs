@@ -162,6 +162,18 @@ impl Lanes<f32> for Avx2 {
         (low | high << 8) as u32
     }
     #[inline(always)]
+    unsafe fn permute(self, v: [__m256; 2], index: *const u32) -> [__m256; 2] {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        let index = unsafe { [_mm256_loadu_si256(index.cast()), _mm256_loadu_si256(index.add(8).cast())] };
+        // The three low bits choose within a half, the fourth the half.
+        let half = both!(_mm256_slli_epi32::<28>(index));
+        let half = both!(_mm256_castsi256_ps(half));
+        let (low, high) = ([v[0]; 2], [v[1]; 2]);
+        let (low, high) =
+            (both!(_mm256_permutevar8x32_ps(low, index)), both!(_mm256_permutevar8x32_ps(high, index)));
+        both!(_mm256_blendv_ps(low, high, half))
+    }
+    #[inline(always)]
     fn transpose(self, r: &mut [[__m256; 2]]) {
         assert!(r.len() == 16, "16 rows");
         // Four blocks of 8 x 8; the two off the diagonal change places.
@@ -307,6 +319,18 @@ impl Lanes<f64> for Avx2 {
         (low | high << 4) as u32
     }
     #[inline(always)]
+    unsafe fn permute(self, v: [__m256d; 2], index: *const u32) -> [__m256d; 2] {
+        let mut lanes = [0.0f64; 8];
+        // SAFETY: 8 elements; the caller's promise for the index.
+        unsafe {
+            self.store(v, lanes.as_mut_ptr());
+            [
+                _mm256_i32gather_pd::<8>(lanes.as_ptr(), _mm_loadu_si128(index.cast())),
+                _mm256_i32gather_pd::<8>(lanes.as_ptr(), _mm_loadu_si128(index.add(4).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
     fn transpose(self, r: &mut [[__m256d; 2]]) {
         assert!(r.len() == 8, "8 rows");
         // Four blocks of 4 x 4; the two off the diagonal change places.
@@ -352,6 +376,14 @@ impl Simd for Avx2 {
                 [_mm256_cvtps_pd(_mm_loadu_ps(p.add(8))), _mm256_cvtps_pd(_mm_loadu_ps(p.add(12)))],
             ]
         }
+    }
+    #[inline(always)]
+    unsafe fn widen_first_from(self, p: *const f32, n: usize) -> [[__m256d; 2]; 2] {
+        let mask = first16(self, n);
+        let mask = both!(_mm256_castsi256_ps(mask));
+        // SAFETY: the caller's promise.
+        let v: [__m256; 2] = unsafe { self.load(p) };
+        self.widen(both!(_mm256_and_ps(v, mask)))
     }
     #[inline(always)]
     fn narrow(self, v: [[__m256d; 2]; 2]) -> [__m256; 2] {

@@ -120,6 +120,11 @@ impl Lanes<f32> for Avx512 {
     fn bits(self, m: __mmask16) -> u32 {
         u32::from(m)
     }
+    #[inline(always)]
+    unsafe fn permute(self, v: __m512, index: *const u32) -> __m512 {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { _mm512_permutexvar_ps(_mm512_loadu_si512(index.cast()), v) }
+    }
     const QUADS: bool = true;
     #[inline(always)]
     unsafe fn load_quads(self, p: *const f32, stride: usize) -> [__m512; 4] {
@@ -289,6 +294,11 @@ impl Lanes<f64> for Avx512 {
         u32::from(m)
     }
     #[inline(always)]
+    unsafe fn permute(self, v: __m512d, index: *const u32) -> __m512d {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { _mm512_permutexvar_pd(_mm512_cvtepu32_epi64(_mm256_loadu_si256(index.cast())), v) }
+    }
+    #[inline(always)]
     fn transpose(self, r: &mut [__m512d]) {
         assert!(r.len() == 8, "8 rows");
         let mut t = [self.splat(0.0f64); 8];
@@ -318,6 +328,17 @@ impl Simd for Avx512 {
     unsafe fn widen_from(self, p: *const f32) -> [__m512d; 2] {
         // SAFETY: the caller's promise; the token for the instruction set.
         unsafe { [_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_cvtps_pd(_mm256_loadu_ps(p.add(8)))] }
+    }
+    #[inline(always)]
+    unsafe fn widen_first_from(self, p: *const f32, n: usize) -> [__m512d; 2] {
+        let mask = first16(n);
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe {
+            [
+                _mm512_maskz_cvtps_pd(mask as __mmask8, _mm256_loadu_ps(p)),
+                _mm512_maskz_cvtps_pd((mask >> 8) as __mmask8, _mm256_loadu_ps(p.add(8))),
+            ]
+        }
     }
     #[inline(always)]
     fn narrow(self, v: [__m512d; 2]) -> __m512 {

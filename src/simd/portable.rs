@@ -131,6 +131,11 @@ macro_rules! lanes {
                 bits
             }
             #[inline(always)]
+            unsafe fn permute(self, v: Self::V, index: *const u32) -> Self::V {
+                // SAFETY: the caller's promise.
+                std::array::from_fn(|i| v[unsafe { index.add(i).read() } as usize % $width])
+            }
+            #[inline(always)]
             fn transpose(self, rows: &mut [Self::V]) {
                 assert!(rows.len() == $width, "{} rows", $width);
                 for i in 0..$width {
@@ -162,6 +167,11 @@ impl Simd for Portable {
     unsafe fn widen_from(self, p: *const f32) -> [[f64; 8]; 2] {
         // SAFETY: the caller's promise.
         self.widen(unsafe { self.load(p) })
+    }
+    #[inline(always)]
+    unsafe fn widen_first_from(self, p: *const f32, n: usize) -> [[f64; 8]; 2] {
+        // SAFETY: the caller's promise.
+        self.widen(unsafe { self.load_first(p, n, 0.0) })
     }
     #[inline(always)]
     fn narrow(self, v: [[f64; 8]; 2]) -> [f32; 16] {
