@@ -55,14 +55,14 @@ def time_batch(run: Run, repeats: int) -> float:
 
 
 def settle(longest: float) -> None:
-    """Wait until no thread of this process is busy: some libraries spin after they are done."""
-    step = 1e-3
+    """Wait until no thread of this process has been busy for some time: some libraries spin after
+    they are done, with pauses."""
+    step, quiet = 2e-3, 0
     end = time.perf_counter() + longest
-    while time.perf_counter() < end:
+    while quiet < 5 and time.perf_counter() < end:
         busy = time.process_time()
         time.sleep(step)
-        if time.process_time() - busy < 0.3 * step:
-            return
+        quiet = quiet + 1 if time.process_time() - busy < 0.1 * step else 0
 
 
 def interleave(runs: Mapping[str, Run], effort: Effort) -> dict[str, list[float]]:

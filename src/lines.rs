@@ -32,7 +32,7 @@ pub(crate) const MAX_GROUPS: usize = BAND / 8;
 /// Exponentials of one group of rows that stay in the first-level cache.
 const GROUP_BYTES: usize = 8 * 1024;
 /// How far ahead rows are prefetched: the processor's own prefetching ends with each page.
-const AHEAD_BYTES: usize = 16 * 1024;
+pub(crate) const AHEAD_BYTES: usize = 16 * 1024;
 /// Longer rows compute their exponentials twice instead of storing them.
 const STORED_BYTES: usize = 1 << 20;
 /// Scratch memory that a thread keeps between calls.

@@ -3,8 +3,9 @@
 
 use crate::float::{Element, scale_pair};
 use crate::kernels::rowsum::MAX_WIDTH;
+use crate::lines::AHEAD_BYTES;
 use crate::math::{exp_scaled, magic};
-use crate::simd::{Simd, VECTOR_BYTES};
+use crate::simd::{Simd, VECTOR_BYTES, prefetch};
 
 /// A function of the index along a row.
 pub(crate) trait Map<E: Element> {
@@ -93,6 +94,7 @@ pub(crate) unsafe fn write_row_but<E: Element, S: Simd, M: Map<E>>(
         }
     } else {
         while i + E::WIDTH <= len {
+            prefetch(out.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
             // SAFETY: in range.
             unsafe { E::store(s, map.at(s, i, E::WIDTH), out.add(i)) };
             i += E::WIDTH;
