@@ -57,6 +57,9 @@ at_every_level! {
     memory_f64: |s| { memory::<f64, S>(s) }
     transpose_f32: |s| { transpose::<f32, S>(s) }
     transpose_f64: |s| { transpose::<f64, S>(s) }
+    permute_f32: |s| { permute::<f32, S>(s) }
+    permute_f64: |s| { permute::<f64, S>(s) }
+    widen_first_lanes: |s| { widen_first(s) }
     widen_and_narrow: |s| { passage(s) }
     split_exponent: |s| { exponent(s) }
 }
@@ -238,6 +241,32 @@ fn transpose<T: Number, S: Lanes<T>>(s: S) {
     for (j, &row) in rows.iter().enumerate() {
         let column: Vec<T> = (0..width).map(|i| matrix[i * width + j]).collect();
         expect(&numbers(s, row), &[&column], |x| x[0]);
+    }
+}
+
+#[inline(always)]
+fn permute<T: Number, S: Lanes<T>>(s: S) {
+    let width = lanes::<T>().len();
+    let mut random = Random(9);
+    for _ in 0..ROUNDS {
+        let v: Vec<T> = (0..width).map(|_| T::any(&mut random)).collect();
+        let index: Vec<u32> = (0..width).map(|_| random.below(width as u64) as u32).collect();
+        let want: Vec<T> = index.iter().map(|&i| v[i as usize]).collect();
+        // SAFETY: as many numbers as lanes, all of them below that.
+        let got = unsafe { s.permute(vector(s, &v), index.as_ptr()) };
+        expect(&numbers(s, got), &[&want], |x| x[0]);
+    }
+}
+
+#[inline(always)]
+fn widen_first<S: Simd>(s: S) {
+    let x: [f32; 16] = std::array::from_fn(|i| if i % 5 == 4 { f32::NAN } else { 1.5 + i as f32 });
+    for n in 0..=16 {
+        // SAFETY: 16 elements.
+        let [low, high] = unsafe { s.widen_first_from(x.as_ptr(), n) };
+        let got = [numbers::<f64, S>(s, low), numbers::<f64, S>(s, high)].concat();
+        let want: Vec<f64> = x.iter().enumerate().map(|(i, &x)| if i < n { x.into() } else { 0.0 }).collect();
+        expect(&got, &[&want], |x| x[0]);
     }
 }
 

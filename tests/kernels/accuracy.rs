@@ -359,6 +359,19 @@ fn hard_rows() {
         check_gradient(&mut errors, &[0.5f32, -1.25, 3.0], 2, None, rows);
         check_gradient(&mut errors, &[0.5f32, -1.25, 3.0], 0, Some(&[0.25, 0.0, 0.3]), rows);
     }
+    // The others' sum must keep what it loses when the maximum is taken from the sum.
+    let x = [
+        8.70125428801859e-6,
+        -4.283567245801364e-5,
+        0.00012379136051356005,
+        0.00010423099098119016,
+        3.526602937579484e-5,
+        8.153935272620646e-5,
+    ];
+    let mut lse = [0.0];
+    logitkit::logsumexp(&x, Shape::rows(1, 6), &mut lse).unwrap();
+    let (want, place) = (Reference::new(&x).logsumexp(), format_args!("nearly equal ones"));
+    errors.check("logsumexp", f64::LSE_BOUND, lse[0], want, want.0, place);
     errors.finish("hard rows");
 }
 

@@ -300,6 +300,56 @@ fn a_row_has_the_same_bits_in_every_batch_f64() {
     check_batches::<f64>();
 }
 
+/// Short rows that lie side by side are computed together, so how far apart they are must not show: neighbours far
+/// above hide nothing of a row, down to its subnormal results.
+fn check_neighbours<T: Real>() {
+    let levels = Levels::lock();
+    let mut random = Random(11);
+    for len in 1..=64 {
+        let rows = 64 + random.below(20);
+        let shape = Shape::rows(rows, len);
+        for (spread, apart) in [(0.1, 0.0), (3.0, 30.0), (30.0, 43.0), (150.0, 100.0), (1.0, 600.0)] {
+            // Near the limits of what is taken together, and without a shift: 2^15 and 2^16, 2^29 and 2^30.
+            for height in [0.0, 32_788.0, 65_556.0, -65_520.0, 536_870_930.0, 1_073_741_844.0, -1e10] {
+                let x: Vec<T> = (0..rows)
+                    .flat_map(|_| {
+                        let height = height - random.uniform(0.0, 1.0) * apart;
+                        random.normals::<f64>(len, spread).into_iter().map(move |x| T::of(height + x))
+                    })
+                    .collect();
+                let mut want = vec![T::default(); x.len()];
+                levels.set(Level::Portable);
+                for (x, want) in x.chunks(len).zip(want.chunks_mut(len)) {
+                    logitkit::softmax(x, Shape::rows(1, len), want).unwrap();
+                }
+                for level in Level::available() {
+                    levels.set(level);
+                    let mut together = vec![T::default(); x.len()];
+                    logitkit::softmax(&x, shape, &mut together).unwrap();
+                    assert_eq!(
+                        bits(&together),
+                        bits(&want),
+                        "{level:?}, {shape:?}, {spread}, {apart}, {height}"
+                    );
+                    let mut own = x.clone();
+                    logitkit::softmax_in_place(&mut own, shape).unwrap();
+                    assert_eq!(bits(&own), bits(&want), "in place, {level:?}, {shape:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_beside_every_neighbour_f32() {
+    check_neighbours::<f32>();
+}
+
+#[test]
+fn a_row_has_the_same_bits_beside_every_neighbour_f64() {
+    check_neighbours::<f64>();
+}
+
 fn check_axes<T: Real>() {
     for (i, len) in LENGTHS.into_iter().chain([5000]).enumerate() {
         let rows = if len > 500 { 24 } else { 144 };
