@@ -117,9 +117,6 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S>;
     fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32;
-    fn quads<S: Simd>() -> bool;
-    unsafe fn load_quads<S: Simd>(s: S, p: *const Self::T, stride: usize) -> [Self::V<S>; 4];
-    unsafe fn store_quads<S: Simd>(s: S, v: [Self::V<S>; 4], p: *mut Self::T, stride: usize, last: usize);
     fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]);
     unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, index: *const u32) -> Self::V<S>;
 
@@ -304,20 +301,6 @@ macro_rules! forward {
         #[inline(always)]
         fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32 {
             Lanes::<$t>::bits(s, m)
-        }
-        #[inline(always)]
-        fn quads<S: Simd>() -> bool {
-            <S as Lanes<$t>>::QUADS
-        }
-        #[inline(always)]
-        unsafe fn load_quads<S: Simd>(s: S, p: *const $t, stride: usize) -> [Self::V<S>; 4] {
-            // SAFETY: the caller's promise.
-            unsafe { Lanes::<$t>::load_quads(s, p, stride) }
-        }
-        #[inline(always)]
-        unsafe fn store_quads<S: Simd>(s: S, v: [Self::V<S>; 4], p: *mut $t, stride: usize, last: usize) {
-            // SAFETY: the caller's promise.
-            unsafe { Lanes::<$t>::store_quads(s, v, p, stride, last) }
         }
         #[inline(always)]
         fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]) {

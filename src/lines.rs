@@ -529,18 +529,6 @@ unsafe fn stage<E: Element, S: Simd>(
             let n = width.min(count - first);
             let tile = tile.wrapping_add(first / width * size);
             let dense = shape.inner == 1 && view.outer == len as isize;
-            if E::quads::<S>() && dense && n == width && (end - row - first) * len >= width * len + 3 {
-                let start = view.row(row + first, 1).cast_const();
-                for c in (0..len).step_by(4) {
-                    // SAFETY: the condition: the last quad ends at most 3 elements behind the tile's rows.
-                    let quads = unsafe { E::load_quads(s, start.add(c), len) };
-                    for (j, &v) in quads.iter().enumerate().take(len - c) {
-                        // SAFETY: `c + j < len`.
-                        unsafe { E::store(s, v, tile.add((c + j) * width)) };
-                    }
-                }
-                continue;
-            }
             if dense && n == width && len < width && (end - row - first) * len >= (width - 1) * len + width {
                 // Rows that follow one another: whole vectors, which end in the rows after.
                 let start = view.row(row + first, 1);
@@ -618,22 +606,6 @@ unsafe fn unstage<E: Element, S: Simd>(
         for first in (0..count).step_by(width) {
             let n = width.min(count - first);
             let tile = tile.wrapping_add(first / width * size);
-            if E::quads::<S>() && dense && n == width && len >= 2 {
-                let start = view.row(row + first, 1);
-                // The last quad first: what it writes into the row after is overwritten by that row's own.
-                for c in (0..len).step_by(4).rev() {
-                    let left = (len - c).min(4);
-                    let mut quads = [E::splat(s, E::ZERO); 4];
-                    for (j, v) in quads.iter_mut().enumerate().take(left) {
-                        // SAFETY: `c + j < len`.
-                        *v = unsafe { E::load(s, tile.add((c + j) * width)) };
-                    }
-                    // SAFETY: with two or more classes a row's quad ends within this tile's rows; of the last
-                    // one only what remains is written.
-                    unsafe { E::store_quads(s, quads, start.add(c), len, left) };
-                }
-                continue;
-            }
             if dense && n == width && len < width {
                 let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
                 for (j, v) in block.iter_mut().enumerate().take(len) {

@@ -79,21 +79,6 @@ pub trait Lanes<T: Copy>: Copy {
     fn select(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
     /// Bit `i` is lane `i` of the mask.
     fn bits(self, m: Self::M) -> u32;
-    /// Whether [`Lanes::load_quads`] is there, and faster than the transposition of whole vectors.
-    const QUADS: bool = false;
-    /// Element `j` of as many rows as a vector has lanes, for `j < 4`; row `i` starts at `p + i * stride`.
-    /// # Safety
-    /// Four elements of every row are valid for reading.
-    unsafe fn load_quads(self, _p: *const T, _stride: usize) -> [Self::V; 4] {
-        unimplemented!("only where QUADS")
-    }
-    /// The inverse of [`Lanes::load_quads`], row by row in ascending order; of the last row only the first
-    /// `last <= 4` elements.
-    /// # Safety
-    /// Those elements are valid for writing.
-    unsafe fn store_quads(self, _v: [Self::V; 4], _p: *mut T, _stride: usize, _last: usize) {
-        unimplemented!("only where QUADS")
-    }
     /// Transposes as many vectors as a vector has lanes, in place.
     fn transpose(self, rows: &mut [Self::V]);
     /// Lane `i` is lane `index[i]` of `v`.

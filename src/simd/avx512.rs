@@ -125,43 +125,6 @@ impl Lanes<f32> for Avx512 {
         // SAFETY: the caller's promise; the token for the instruction set.
         unsafe { _mm512_permutexvar_ps(_mm512_loadu_si512(index.cast()), v) }
     }
-    const QUADS: bool = true;
-    #[inline(always)]
-    unsafe fn load_quads(self, p: *const f32, stride: usize) -> [__m512; 4] {
-        let mut v = [self.splat(0.0f32); 4];
-        for (i, v) in v.iter_mut().enumerate() {
-            // Rows i, i + 4, i + 8 and i + 12 in the four 128-bit lanes.
-            // SAFETY: the caller's promise; the token for the instruction set.
-            *v = unsafe {
-                let first = _mm512_castps128_ps512(_mm_loadu_ps(p.add(i * stride)));
-                let two = _mm512_insertf32x4::<1>(first, _mm_loadu_ps(p.add((i + 4) * stride)));
-                let three = _mm512_insertf32x4::<2>(two, _mm_loadu_ps(p.add((i + 8) * stride)));
-                _mm512_insertf32x4::<3>(three, _mm_loadu_ps(p.add((i + 12) * stride)))
-            };
-        }
-        transpose_quads(self, v)
-    }
-    #[inline(always)]
-    unsafe fn store_quads(self, v: [__m512; 4], p: *mut f32, stride: usize, last: usize) {
-        let v = transpose_quads(self, v);
-        for row in 0..15 {
-            let (vector, to) = (v[row % 4], p.wrapping_add(row * stride));
-            // SAFETY: the caller's promise; the token for the instruction set.
-            unsafe {
-                match row / 4 {
-                    0 => _mm_storeu_ps(to, _mm512_castps512_ps128(vector)),
-                    1 => _mm_storeu_ps(to, _mm512_extractf32x4_ps::<1>(vector)),
-                    2 => _mm_storeu_ps(to, _mm512_extractf32x4_ps::<2>(vector)),
-                    _ => _mm_storeu_ps(to, _mm512_extractf32x4_ps::<3>(vector)),
-                }
-            }
-        }
-        // SAFETY: as above; masked-off elements are not accessed.
-        unsafe {
-            let quad = _mm512_extractf32x4_ps::<3>(v[3]);
-            _mm_mask_storeu_ps(p.wrapping_add(15 * stride), first8(last), quad);
-        }
-    }
     #[inline(always)]
     fn transpose(self, r: &mut [__m512]) {
         assert!(r.len() == 16, "16 rows");
@@ -193,21 +156,6 @@ impl Lanes<f32> for Avx512 {
         }
         r.copy_from_slice(&t);
     }
-}
-
-/// Transposes the 4 x 4 matrix in each 128-bit lane of four vectors.
-#[inline(always)]
-fn transpose_quads(_: Avx512, v: [__m512; 4]) -> [__m512; 4] {
-    let a = isa!(_mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1])));
-    let b = isa!(_mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1])));
-    let c = isa!(_mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3])));
-    let d = isa!(_mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3])));
-    isa!([
-        _mm512_castpd_ps(_mm512_unpacklo_pd(a, c)),
-        _mm512_castpd_ps(_mm512_unpackhi_pd(a, c)),
-        _mm512_castpd_ps(_mm512_unpacklo_pd(b, d)),
-        _mm512_castpd_ps(_mm512_unpackhi_pd(b, d)),
-    ])
 }
 
 impl Lanes<f64> for Avx512 {
