@@ -19,8 +19,13 @@
 //! a reference to one only between coming in and leaving. The pool itself is never freed.
 //!
 //! **Sleep.** A worker that finds nothing to do spins for [`SPIN`], then parks; a caller that waits
-//! for the last workers does the same. Nobody spins when there are more threads than CPUs. Only
+//! for the last workers spins for [`CALLER_SPIN`], then sleeps. Nobody spins when there are more threads than CPUs. Only
 //! sleeping workers are woken, which costs the caller one system call each.
+//!
+//! **Place.** A system may wake a worker on the caller's CPU, where it waits for milliseconds although another CPU
+//! is idle (Linux does on virtual machines whose idle CPUs count as preempted). So whoever wakes a worker first
+//! takes its own CPU out of the worker's affinity: two more system calls, when the caller's CPU is another one
+//! than at the worker's last wake.
 //!
 //! **Fork.** Only the forking thread lives on in a child, and with it a copy of a pool that has no
 //! workers. A handler forgets that pool; the child's next job makes a new one.
@@ -41,8 +46,11 @@ use std::time::{Duration, Instant};
 
 /// The most threads that a job uses, whatever is asked for.
 const MAX_THREADS: usize = 256;
-/// How long a thread that waits spins before it sleeps.
+/// How long a worker that waits for a job spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
+/// How long a caller that waits for the last workers spins before it sleeps: as long as a chunk takes, for to be
+/// woken is dear, and may end on the worker's CPU.
+const CALLER_SPIN: Duration = Duration::from_micros(250);
 /// Stack of a worker: kernels keep their scratch on the heap.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -193,7 +201,7 @@ struct Worker {
     /// Parked, or about to be: whoever publishes a job must wake it.
     asleep: AtomicBool,
     /// Unset until the worker is spawned.
-    thread: OnceLock<Thread>,
+    thread: OnceLock<(Thread, Place)>,
 }
 
 /// Made on first use, never freed.
@@ -327,7 +335,7 @@ impl Pool {
     fn wait_until_nobody_is_inside(&self) {
         let done = || !State(self.state.load(Acquire)).is_occupied();
         // No yielding: another program could take the CPU for milliseconds.
-        if self.spin_until(done, hint::spin_loop) {
+        if self.spin_until(CALLER_SPIN, done, hint::spin_loop) {
             return;
         }
         let mut guard = lock(&self.mutex);
@@ -337,9 +345,9 @@ impl Pool {
         }
     }
 
-    /// Spins for [`SPIN`] at most, with a `pause` now and then, or not at all where that is
+    /// Spins for `longest` at most, with a `pause` now and then, or not at all where that is
     /// forbidden; returns `done()`.
-    fn spin_until(&self, done: impl Fn() -> bool, pause: fn()) -> bool {
+    fn spin_until(&self, longest: Duration, done: impl Fn() -> bool, pause: fn()) -> bool {
         if done() {
             return true;
         }
@@ -354,7 +362,7 @@ impl Pool {
                     return true;
                 }
             }
-            if start.elapsed() >= SPIN {
+            if start.elapsed() >= longest {
                 return false;
             }
             pause();
@@ -369,7 +377,7 @@ impl Pool {
                 thread::Builder::new().name(format!("logitkit-{}", index + 1)).stack_size(STACK_BYTES);
             let spawned = with_signals_blocked(|| builder.spawn(move || self.serve(index)));
             let Ok(handle) = spawned else { break };
-            self.workers[index].thread.get_or_init(|| handle.thread().clone());
+            self.workers[index].thread.get_or_init(|| (handle.thread().clone(), Place::of(&handle)));
             self.spawned.store(index + 1, Relaxed);
             // Dropping the handle detaches the worker.
         }
@@ -377,6 +385,7 @@ impl Pool {
 
     /// Wakes those of the first `count` workers that sleep, as long as there is a chunk for them.
     fn wake(&self, count: usize) {
+        let cpu = if self.spin.load(Relaxed) { current_cpu() } else { None };
         for worker in self.workers.iter().take(count) {
             if !worker.asleep.load(SeqCst) {
                 continue;
@@ -386,7 +395,10 @@ impl Pool {
             }
             // Before the unpark: the worker says so again when it goes back to sleep.
             worker.asleep.store(false, Relaxed);
-            if let Some(thread) = worker.thread.get() {
+            if let Some((thread, place)) = worker.thread.get() {
+                if let Some(cpu) = cpu {
+                    place.leave_out(cpu);
+                }
                 thread.unpark();
             }
         }
@@ -426,7 +438,7 @@ impl Pool {
     fn sleep(&self, index: usize) {
         let admitted = || State(self.state.load(Acquire)).admits(index);
         // Yielding: a worker that the system woke on the caller's CPU must not keep it.
-        if self.spin_until(admitted, thread::yield_now) {
+        if self.spin_until(SPIN, admitted, thread::yield_now) {
             return;
         }
         let worker = &self.workers[index];
@@ -467,6 +479,85 @@ fn forget_pool_in_forked_children() {
     }
 }
 
+/// The CPU that this thread runs on, where it can be taken out of an affinity.
+fn current_cpu() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the call has no conditions.
+        let cpu = unsafe { libc::sched_getcpu() };
+        usize::try_from(cpu).ok().filter(|&cpu| cpu < libc::CPU_SETSIZE as usize)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Where a worker may run.
+struct Place {
+    #[cfg(target_os = "linux")]
+    thread: libc::pthread_t,
+    #[cfg(target_os = "linux")]
+    given: Mutex<Option<Given>>,
+}
+
+/// The CPU that was taken out of a worker's affinity, and the affinity before and after that.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy)]
+struct Given {
+    cpu: usize,
+    before: libc::cpu_set_t,
+    after: libc::cpu_set_t,
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Place {
+    fn of(_: &thread::JoinHandle<()>) -> Self {
+        Place {}
+    }
+    fn leave_out(&self, _cpu: usize) {}
+}
+
+#[cfg(target_os = "linux")]
+impl Place {
+    /// For a worker, which never ends.
+    fn of<T>(handle: &thread::JoinHandle<T>) -> Self {
+        use std::os::unix::thread::JoinHandleExt;
+        Place { thread: handle.as_pthread_t(), given: Mutex::new(None) }
+    }
+
+    /// Takes a CPU from the worker and gives it back the former one. Does nothing when that would leave none, or
+    /// when the system refuses. An affinity that somebody else has set since is respected.
+    fn leave_out(&self, cpu: usize) {
+        const SIZE: usize = size_of::<libc::cpu_set_t>();
+        let mut given = lock(&self.given);
+        if given.is_some_and(|given| given.cpu == cpu) {
+            return;
+        }
+        let mut now = mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
+        // SAFETY: a worker's thread never ends; the set has that size.
+        if unsafe { libc::pthread_getaffinity_np(self.thread, SIZE, now.as_mut_ptr()) } != 0 {
+            return;
+        }
+        // SAFETY: it was all zeros, an empty set, before the call.
+        let now = unsafe { now.assume_init() };
+        let before = match *given {
+            // SAFETY: reads the sets.
+            Some(given) if unsafe { libc::CPU_EQUAL(&given.after, &now) } => given.before,
+            _ => now,
+        };
+        let mut after = before;
+        // SAFETY: `cpu` is in the range of a set.
+        unsafe { libc::CPU_CLR(cpu, &mut after) };
+        // SAFETY: reads the set.
+        if unsafe { libc::CPU_COUNT(&after) } == 0 {
+            return;
+        }
+        // SAFETY: as for the first call.
+        if unsafe { libc::pthread_setaffinity_np(self.thread, SIZE, &raw const after) } == 0 {
+            *given = Some(Given { cpu, before, after });
+        }
+    }
+}
+
 /// Calls `spawn` with all signals blocked but those that report an error of the thread itself, so
 /// that the thread it spawns never runs a handler of the host program.
 fn with_signals_blocked<R>(spawn: impl FnOnce() -> R) -> R {
@@ -495,7 +586,7 @@ fn with_signals_blocked<R>(spawn: impl FnOnce() -> R) -> R {
 }
 
 // Tried and lost: no spinning on the caller's CPU (by `sched_getcpu`: the worker then never moves to
-// a CPU of its own); moving away by affinity (the worker has to run before it can move);
+// a CPU of its own); the worker moving away by affinity (it has to run before it can);
 // yielding while the caller waits (up to a time slice lost to another program).
 
 #[cfg(test)]

@@ -253,3 +253,51 @@ fn a_forked_child_computes() {
         stop.store(true, Relaxed);
     });
 }
+
+/// A worker's affinity lacks the caller's CPU, gets it back, and stays what somebody else has made it.
+#[cfg(target_os = "linux")]
+#[test]
+fn affinity_without_one_cpu() {
+    fn affinity(thread: libc::pthread_t) -> Vec<usize> {
+        let mut set = mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
+        // SAFETY: the thread lives; the size is the set's, which all zeros are a valid value of.
+        let set = unsafe {
+            libc::pthread_getaffinity_np(thread, size_of::<libc::cpu_set_t>(), set.as_mut_ptr());
+            set.assume_init()
+        };
+        // SAFETY: the numbers are in the range of a set.
+        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+    }
+    fn restrict(thread: libc::pthread_t, cpu: usize) {
+        let mut set = mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
+        // SAFETY: as above.
+        unsafe {
+            libc::CPU_SET(cpu, set.assume_init_mut());
+            libc::pthread_setaffinity_np(thread, size_of::<libc::cpu_set_t>(), set.as_ptr());
+        }
+    }
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = thread::spawn(move || stopped.recv().unwrap_err());
+    let (place, id) = (Place::of(&thread), std::os::unix::thread::JoinHandleExt::as_pthread_t(&thread));
+    let all = affinity(id);
+    if let [first, second, ..] = all[..] {
+        let without = |cpu: usize| all.iter().copied().filter(|&other| other != cpu).collect::<Vec<_>>();
+        place.leave_out(first);
+        assert_eq!(affinity(id), without(first));
+        place.leave_out(first);
+        assert_eq!(affinity(id), without(first));
+        place.leave_out(second);
+        assert_eq!(affinity(id), without(second));
+        // To leave out the second one would leave none.
+        restrict(id, second);
+        place.leave_out(first);
+        assert_eq!(affinity(id), [second]);
+        place.leave_out(second);
+        assert_eq!(affinity(id), [second]);
+    } else {
+        place.leave_out(all[0]);
+        assert_eq!(affinity(id), all);
+    }
+    drop(stop);
+    thread.join().unwrap();
+}
