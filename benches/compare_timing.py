@@ -55,8 +55,7 @@ def time_batch(run: Run, repeats: int) -> float:
 
 
 def settle(longest: float) -> None:
-    """Wait until no thread of this process has been busy for some time: some libraries spin after
-    they are done, with pauses."""
+    """Wait until the process has been quiet for a while: some libraries spin, with pauses."""
     step, quiet = 2e-3, 0
     end = time.perf_counter() + longest
     while quiet < 5 and time.perf_counter() < end:
