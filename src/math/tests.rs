@@ -1,0 +1,278 @@
+//! The largest errors of the functions, against a reference in double-double arithmetic.
+//!
+//! `cargo test --release --lib math -- --ignored --nocapture` takes every one of the 2^32 `f32` inputs.
+
+#![expect(unsafe_code, reason = "vector loads and stores take pointers")]
+
+use super::{exp_scaled, exp_wide, log1p, magic};
+use crate::float::{Double, Element, Float, Single};
+use crate::simd::{Simd, Task, dispatch};
+
+// --- double-double ---------------------------------------------------------------------------------------
+
+/// The unevaluated sum of two numbers, about 104 bits.
+type Dd = (f64, f64);
+
+fn two_sum(a: f64, b: f64) -> Dd {
+    let s = a + b;
+    let t = s - a;
+    (s, (a - (s - t)) + (b - t))
+}
+
+fn add(a: Dd, b: Dd) -> Dd {
+    let (s, e) = two_sum(a.0, b.0);
+    two_sum(s, e + (a.1 + b.1))
+}
+
+fn mul(a: Dd, b: Dd) -> Dd {
+    let p = a.0 * b.0;
+    two_sum(p, a.0.mul_add(b.0, -p) + (a.0 * b.1 + a.1 * b.0))
+}
+
+/// ln 2 in three parts, 159 bits.
+const LN2: [f64; 3] = [std::f64::consts::LN_2, 2.319_046_813_846_299_6e-17, 5.707_708_438_416_212e-34];
+
+/// `x - n ln 2`.
+fn reduced(x: f64, n: f64) -> Dd {
+    let first = n * LN2[0];
+    let rest = mul((n, 0.0), (LN2[1], LN2[2]));
+    let difference = two_sum(x, -first);
+    add(add(difference, (-n.mul_add(LN2[0], -first), 0.0)), (-rest.0, -rest.1))
+}
+
+/// `exp(r)` for `|r| <= 0.4`, by its series.
+fn exp(r: Dd) -> Dd {
+    let mut sum = (1.0, 0.0);
+    for k in (1..=26).rev() {
+        let k = f64::from(k);
+        let q = r.0 / k;
+        let share = two_sum(q, ((-q).mul_add(k, r.0) + r.1) / k);
+        sum = add((1.0, 0.0), mul(share, sum));
+    }
+    sum
+}
+
+/// `log(1 + t)`: one Newton step from the logarithm of the system's library, or the series.
+fn log1p_reference(t: f64) -> Dd {
+    if t < 1e-9 {
+        let t = (t, 0.0);
+        let square = mul(t, t);
+        let cube = mul(square, t);
+        return add(add(t, (-0.5 * square.0, -0.5 * square.1)), (cube.0 / 3.0 - cube.0 * t.0 / 4.0, 0.0));
+    }
+    let y = t.ln_1p();
+    let n = (y * std::f64::consts::LOG2_E).round();
+    let e = exp(reduced(-y, -n));
+    let scale = 2f64.powi(-n as i32);
+    let (one, low) = two_sum(1.0, t);
+    let ratio = mul((one * scale, low * scale), e);
+    let rest = add(ratio, (-1.0, 0.0));
+    add((y, 0.0), (rest.0 - 0.5 * rest.0 * rest.0, rest.1))
+}
+
+// --- errors ----------------------------------------------------------------------------------------------
+
+/// The largest error of a function in a unit, and where it is.
+#[derive(Default, Debug)]
+struct Worst {
+    error: f64,
+    at: f64,
+}
+
+impl Worst {
+    fn see(&mut self, error: f64, at: f64) {
+        assert!(!error.is_nan(), "no number at {at:e}");
+        if error > self.error {
+            *self = Worst { error, at };
+        }
+    }
+
+    fn check(&self, name: &str, bound: f64) {
+        println!("{name}: {:.4} at {:e}, bound {bound}", self.error, self.at);
+        assert!(self.error <= bound, "{name}: {self:?} is more than {bound}");
+    }
+}
+
+/// The vectors of `x`, whose length is a multiple of the width, through the function.
+struct Through<'a, E: Element> {
+    x: &'a [E::T],
+    out: &'a mut [E::T],
+    wide: bool,
+}
+
+impl<E: Element> Task for Through<'_, E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for i in (0..self.x.len()).step_by(E::WIDTH) {
+            // SAFETY: the slices' length is a multiple of the width.
+            let x = unsafe { E::load(s, self.x.as_ptr().add(i)) };
+            let zero = E::splat(s, E::ZERO);
+            let y = if self.wide {
+                exp_wide::<E, S>(s, x, zero, zero)
+            } else {
+                // The reference that leaves nothing but the mantissa.
+                let n = E::round(s, E::mul(s, x, E::splat(s, E::LOG2E)));
+                exp_scaled::<E, S>(s, x, magic::<E, S>(s, n))
+            };
+            // SAFETY: as above.
+            unsafe { E::store(s, y, self.out.as_mut_ptr().add(i)) };
+        }
+    }
+}
+
+/// The relative errors of `exp(x) 2^-n` in units of `2^-digits`; all `x` are within the range of the reduction.
+fn exp_errors<T: Float>(worst: &mut Worst, x: &[T], digits: i32) {
+    let mut y = vec![T::default(); x.len()];
+    dispatch(Through::<T::Ops> { x, out: &mut y, wide: false });
+    for (&x, &y) in x.iter().zip(&y) {
+        let (x, y) = (T::Ops::to_f64(x), T::Ops::to_f64(y));
+        let mut n = (x * std::f64::consts::LOG2_E).round();
+        // Halfway between two powers of two the kernel may take the other one: its result says which.
+        let rest = reduced(x, n);
+        if y > 1.2 && rest.0 < 0.0 {
+            n -= 1.0;
+        } else if y < 0.8 && rest.0 > 0.0 {
+            n += 1.0;
+        }
+        let rest = reduced(x, n);
+        // The system's exponential has far more digits than an `f32`.
+        let want = if digits == 24 { (rest.0.exp(), 0.0) } else { exp(rest) };
+        let error = (((y - want.0) - want.1) / want.0).abs();
+        worst.see(error * 2f64.powi(digits), x);
+    }
+}
+
+/// Neighbours of `x`, a few on each side.
+fn around<T: Float>(x: f64, step: f64) -> impl Iterator<Item = T> {
+    (-8..8).map(move |k| T::Ops::from_f64(x + f64::from(k) * step * x.abs().max(1e-30)))
+}
+
+fn whole<T: Float>(mut x: Vec<T>, limit: f64) -> Vec<T> {
+    x.retain(|&x| T::Ops::to_f64(x).abs() <= limit);
+    x.resize(x.len().next_multiple_of(16), T::default());
+    x
+}
+
+#[test]
+fn exp_f32_sample() {
+    let limit = f64::from(Single::MAX_LIMIT);
+    let mut worst = Worst::default();
+    // An odd step meets every exponent and every last bit.
+    let x = (0..u32::MAX).step_by(4099).map(f32::from_bits).filter(|x| x.is_finite()).collect();
+    exp_errors(&mut worst, &whole::<f32>(x, limit), 24);
+    let halves = (-189_000..189_000).map(|k| f64::from(k) * 0.5 * std::f64::consts::LN_2);
+    let x = halves.flat_map(|x| around(x, 6e-8)).collect();
+    exp_errors(&mut worst, &whole::<f32>(x, limit), 24);
+    worst.check("exp, f32, in 2^-24", 1.25);
+}
+
+#[test]
+#[ignore = "takes every f32"]
+fn exp_f32_exhaustive() {
+    let limit = f64::from(Single::MAX_LIMIT);
+    let mut worst = Worst::default();
+    for start in (0..=u32::MAX).step_by(1 << 20) {
+        let x = (0..1 << 20).map(|i| f32::from_bits(start + i)).filter(|x| x.is_finite()).collect();
+        exp_errors(&mut worst, &whole::<f32>(x, limit), 24);
+    }
+    worst.check("exp, every f32, in 2^-24", 1.25);
+}
+
+/// A plain generator of bits.
+fn bits(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    let x = *state ^ (*state >> 29);
+    x.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ (x >> 32)
+}
+
+fn uniform(state: &mut u64) -> f64 {
+    (bits(state) >> 11) as f64 * 2f64.powi(-53)
+}
+
+#[test]
+fn exp_f64_sample() {
+    let mut worst = Worst::default();
+    let mut state = 1;
+    for reach in [1e-8, 1e-3, 0.35, 1.0, 10.0, 700.0, 1e5, Double::MAX_LIMIT] {
+        let x = (0..40_000).map(|_| (2.0 * uniform(&mut state) - 1.0) * reach).collect();
+        exp_errors(&mut worst, &whole::<f64>(x, Double::MAX_LIMIT), 53);
+    }
+    let halves = (-3000..3000).map(|k| f64::from(k) * 0.5 * std::f64::consts::LN_2);
+    let x = halves.flat_map(|x| around(x, 1.2e-16)).collect();
+    exp_errors(&mut worst, &whole::<f64>(x, Double::MAX_LIMIT), 53);
+    worst.check("exp, f64, in 2^-53", 1.35);
+}
+
+/// Beyond the range that the scaled exponential takes: overflow, underflow, and nothing in between is lost.
+#[test]
+fn exp_wide_range() {
+    let x: Vec<f32> = whole((-2000..2000).map(|k| k as f32 * 0.1).collect(), 1e9);
+    let mut y = vec![0.0; x.len()];
+    dispatch(Through::<Single> { x: &x, out: &mut y, wide: true });
+    for (&x, &y) in x.iter().zip(&y) {
+        let want = f64::from(x).exp();
+        if want > 2f64.powi(-126) && want < 2f64.powi(127) {
+            assert!((f64::from(y) / want - 1.0).abs() <= 1.25 * 2f64.powi(-24), "{x}: {y:e}, not {want:e}");
+        }
+    }
+    let x = [f64::NEG_INFINITY, -1e300, -1e9, 1e9, 1e300, f64::INFINITY, f64::NAN, 0.0];
+    let mut y = [0.0; 8];
+    dispatch(Through::<Double> { x: &x, out: &mut y, wide: true });
+    assert_eq!(y[..3], [0.0; 3]);
+    assert_eq!(y[3..6], [f64::INFINITY; 3]);
+    assert!(y[6].is_nan());
+    assert_eq!(y[7].to_bits(), 1f64.to_bits());
+}
+
+struct Log<'a> {
+    t: &'a [f64],
+    out: &'a mut [Dd],
+}
+
+impl Task for Log<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (t, out) in self.t.chunks_exact(8).zip(self.out.chunks_exact_mut(8)) {
+            let (mut high, mut low) = ([0.0; 8], [0.0; 8]);
+            // SAFETY: 8 elements each.
+            unsafe {
+                let (h, l) = log1p(s, Double::load(s, t.as_ptr()), Double::splat(s, 0.0));
+                Double::store(s, h, high.as_mut_ptr());
+                Double::store(s, l, low.as_mut_ptr());
+            }
+            for i in 0..8 {
+                out[i] = (high[i], low[i]);
+            }
+        }
+    }
+}
+
+#[test]
+fn log1p_sample() {
+    let (mut state, mut other) = (2, 3);
+    // Every exponent; the neighbourhoods of 1, of sqrt 2 and of powers of two.
+    let mut t: Vec<f64> = (0..400_000)
+        .map(|i| f64::from_bits((bits(&mut state) >> 12) | (1 + i % 2045) << 52))
+        .chain((0..100_000).map(|_| uniform(&mut other)))
+        .chain((0..60).flat_map(|k| around(2f64.powi(k) * std::f64::consts::SQRT_2 - 1.0, 1.2e-16)))
+        .chain((0..60).flat_map(|k| around(2f64.powi(k) - 1.0, 1.2e-16)))
+        .map(f64::abs)
+        .collect();
+    t.resize(t.len().next_multiple_of(8), 0.5);
+    let mut y = vec![(0.0, 0.0); t.len()];
+    dispatch(Log { t: &t, out: &mut y });
+    let (mut pair, mut value) = (Worst::default(), Worst::default());
+    for (&t, &y) in t.iter().zip(&y) {
+        let want = log1p_reference(t);
+        let difference = ((y.0 - want.0) - want.1 + y.1).abs();
+        pair.see(difference / want.0.max(1.0) * 2f64.powi(55), t);
+        let ulp = f64::from_bits(want.0.to_bits() + 1) - want.0;
+        value.see(((y.0 - want.0) - want.1).abs() / ulp, t);
+    }
+    pair.check("log1p, the pair, in 2^-55 of max(1, it)", 1.0);
+    value.check("log1p, the value, in ulp", 0.8);
+}
