@@ -85,12 +85,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     const FACTOR_RANGE: (f64, f64);
     /// Bound of the half-power in [`crate::math::exp_wide`].
     const WIDE: Self::T;
-    /// What rows with a common reference are stored with on top of `2^OFFSET`; their largest reciprocal sum still
-    /// has a normal low part.
-    const COMMON_OFFSET: Self::T;
-    /// The least sum at a common reference with which a row has the results that it has alone: what is cut off is
-    /// less than half the smallest subnormal of them.
-    const LEAST_SUM: f64;
+    /// How far below the largest logit the smallest may lie for nothing to be cut off.
+    const REACH: Self::T;
     /// `others < threshold * sum` makes a row dominated: its other terms are then summed by themselves.
     fn dominated(len: usize) -> f64;
 
@@ -111,6 +107,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn div<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     fn fma<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, c: Self::V<S>) -> Self::V<S>;
     fn max<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    fn min<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     fn round<S: Simd>(s: S, a: Self::V<S>) -> Self::V<S>;
     fn scale<S: Simd>(s: S, p: Self::V<S>, k: Self::V<S>) -> Self::V<S>;
     fn scale_by<S: Simd>(s: S, p: Self::V<S>, t: Self::V<S>, cut: Self::V<S>) -> Self::V<S>;
@@ -167,7 +164,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// that, down to one: the same tree as [`crate::kernels::rowsum`] builds with [`Element::merge`] when lanes are rows.
     fn reduce<S: Simd>(s: S, acc: Acc<S>) -> (f64, f64);
     /// [`Element::reduce`] for `WIDTH` rows of `len >= 1` elements that follow one another: an accumulator whose
-    /// lanes are rows. All `WIDTH` elements from the last row's start on are read too, but not used.
+    /// lanes are rows. Up to `WIDTH - 1` elements behind the last row are read too,
+    /// but not used.
     unsafe fn reduce_rows<S: Simd>(s: S, p: *const Self::T, len: usize) -> Acc<S>;
     /// `1 / sum` as `(high, low)` for an accumulator whose lanes are rows.
     fn inverse<S: Simd>(s: S, sums: Acc<S>) -> (Self::V<S>, Self::V<S>);
@@ -279,6 +277,10 @@ macro_rules! forward {
             Lanes::<$t>::max(s, a, b)
         }
         #[inline(always)]
+        fn min<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::min(s, a, b)
+        }
+        #[inline(always)]
         fn round<S: Simd>(s: S, a: Self::V<S>) -> Self::V<S> {
             Lanes::<$t>::round(s, a)
         }
@@ -340,8 +342,7 @@ impl Element for Single {
     const MAX_LIMIT: f32 = 65_536.0;
     const FACTOR_RANGE: (f64, f64) = (7.888_609_052_210_118e-31, 1.267_650_600_228_229_4e30);
     const WIDE: f32 = 250.0;
-    const COMMON_OFFSET: f32 = 40.0;
-    const LEAST_SUM: f64 = (1u64 << 30) as f64;
+    const REACH: f32 = 120.0;
 
     /// A lane's sum in `f64` is rounded at most once for every element of a block and once for every block,
     /// and a few times more in the tree; above this threshold that is less than `2^-27` of the others' sum.
@@ -517,8 +518,7 @@ impl Element for Double {
     const MAX_LIMIT: f64 = 1_073_741_824.0;
     const FACTOR_RANGE: (f64, f64) = (1e-270, 1e270);
     const WIDE: f64 = 2000.0;
-    const COMMON_OFFSET: f64 = 500.0;
-    const LEAST_SUM: f64 = 1e30;
+    const REACH: f64 = 800.0;
 
     /// The compensated sum keeps far more than 53 bits of the others above this.
     #[inline(always)]

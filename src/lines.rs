@@ -334,11 +334,15 @@ impl<K: Kernel> Walk<'_, K> {
         rows
     }
 
-    /// [`AHEAD_BYTES`] in whole rows.
+    /// [`AHEAD_BYTES`] in whole rows; nothing where the next row is not the next in memory.
     fn ahead(&self) -> isize {
         let ahead = AHEAD_BYTES / size_of::<<K::E as Element>::T>();
         let rows = ahead.div_ceil(self.plan.shape.len.max(1));
-        if rows == 1 { ahead as isize } else { self.plan.x[0].outer.wrapping_mul(rows as isize) }
+        match (rows, self.plan.shape.inner) {
+            (1, _) => ahead as isize,
+            (_, 1) => self.plan.x[0].outer.wrapping_mul(rows as isize),
+            _ => 0,
+        }
     }
 
     #[inline(always)]
@@ -391,7 +395,7 @@ impl<K: Kernel> Walk<'_, K> {
     ) {
         let (plan, len) = (self.plan, self.plan.shape.len);
         let mut rows = self.start(row);
-        rows.stream = false;
+        (rows.stream, rows.ahead) = (false, 0);
         for operand in 0..K::INPUTS {
             let buffer = gathered[operand].get::<<K::E as Element>::T>(len);
             let (x, step) = (rows.x[operand][0], plan.x[operand].len);
@@ -435,11 +439,18 @@ impl<K: Kernel> Walk<'_, K> {
             if K::INPUTS == 2 { scratch.tiles[1].get(size * (BAND / width)) } else { std::ptr::null_mut() },
         ];
         let dense = |view: &View<<K::E as Element>::T>| view.outer == len as isize && view.len == 1;
-        let dense = (K::DENSE && plan.shape.inner == 1 && dense(&plan.x[0]) && dense(&plan.out)).then(|| {
+        let dense = (K::DENSE
+            && self.rows.len() >= width
+            && plan.shape.inner == 1
+            && dense(&plan.x[0])
+            && dense(&plan.out))
+        .then(|| {
             let row = scratch.dense[1].get::<u32>(len * width);
-            for i in 0..len * width {
-                // SAFETY: the buffer has room.
-                unsafe { row.add(i).write((i / len) as u32) };
+            for i in 0..width {
+                for c in 0..len {
+                    // SAFETY: the buffer has room.
+                    unsafe { row.add(i * len + c).write(i as u32) };
+                }
             }
             (scratch.dense[0].get(len * BAND + width), row.cast_const())
         });

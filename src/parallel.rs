@@ -494,14 +494,13 @@ fn current_cpu() -> Option<usize> {
 /// Where a worker may run.
 struct Place {
     #[cfg(target_os = "linux")]
-    thread: libc::pthread_t,
+    thread: std::os::unix::thread::RawPthread,
     #[cfg(target_os = "linux")]
-    given: Mutex<Option<Given>>,
+    given: Mutex<Option<Box<Given>>>,
 }
 
 /// The CPU that was taken out of a worker's affinity, and the affinity before and after that.
 #[cfg(target_os = "linux")]
-#[derive(Clone, Copy)]
 struct Given {
     cpu: usize,
     before: libc::cpu_set_t,
@@ -529,17 +528,19 @@ impl Place {
     fn leave_out(&self, cpu: usize) {
         const SIZE: usize = size_of::<libc::cpu_set_t>();
         let mut given = lock(&self.given);
-        if given.is_some_and(|given| given.cpu == cpu) {
+        if given.as_ref().is_some_and(|given| given.cpu == cpu) {
             return;
         }
         let mut now = mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
         // SAFETY: a worker's thread never ends; the set has that size.
-        if unsafe { libc::pthread_getaffinity_np(self.thread, SIZE, now.as_mut_ptr()) } != 0 {
+        if unsafe { libc::pthread_getaffinity_np(self.thread as libc::pthread_t, SIZE, now.as_mut_ptr()) }
+            != 0
+        {
             return;
         }
         // SAFETY: it was all zeros, an empty set, before the call.
         let now = unsafe { now.assume_init() };
-        let before = match *given {
+        let before = match &*given {
             // SAFETY: reads the sets.
             Some(given) if unsafe { libc::CPU_EQUAL(&given.after, &now) } => given.before,
             _ => now,
@@ -549,11 +550,13 @@ impl Place {
         unsafe { libc::CPU_CLR(cpu, &mut after) };
         // SAFETY: reads the set.
         if unsafe { libc::CPU_COUNT(&after) } == 0 {
-            return;
+            after = now;
         }
         // SAFETY: as for the first call.
-        if unsafe { libc::pthread_setaffinity_np(self.thread, SIZE, &raw const after) } == 0 {
-            *given = Some(Given { cpu, before, after });
+        if unsafe { libc::pthread_setaffinity_np(self.thread as libc::pthread_t, SIZE, &raw const after) }
+            == 0
+        {
+            *given = Some(Box::new(Given { cpu, before, after }));
         }
     }
 }

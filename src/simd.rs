@@ -5,7 +5,7 @@
 //! by IEEE 754 lane by lane, so all levels give the same bits:
 //!
 //! - `add`, `sub`, `mul`, `div`, `fma` round once, to nearest even;
-//! - `max(a, b)` is `if a > b { a } else { b }`: a NaN in either operand gives `b`;
+//! - `max(a, b)` is `if a > b { a } else { b }`, and `min` likewise: a NaN in either operand gives `b`;
 //! - the payload and the sign of a NaN are *not* defined; whoever stores a NaN stores the canonical one.
 //!
 //! A kernel is written once over `S: Simd` and compiled once per level: implement [`Task`] with an
@@ -66,6 +66,8 @@ pub trait Lanes<T: Copy>: Copy {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `if a > b { a } else { b }`.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a < b { a } else { b }`.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The nearest integer, ties to even.
     fn round(self, a: Self::V) -> Self::V;
     /// `p * 2^k` for integral `k` with `2^k` normal; a NaN `p` stays NaN whatever `k` is.

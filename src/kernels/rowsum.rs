@@ -557,40 +557,50 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
 }
 
 /// The sums of [`Dense`] rows, group by group, all with one reference, and their exponentials in `e`. `None` when a
-/// row is special or shifted, or its sum at the common reference is too small to give its own results.
+/// row is special or shifted, or when a term would be cut off: then, and only then, the common reference could show.
 ///
 /// # Safety
 /// The pointers of `dense` are valid for what it says.
 #[inline(always)]
 pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(s: S, dense: &Dense<E>) -> Option<[Acc<S>; MAX_GROUPS]> {
     let elements = dense.groups * dense.len * E::WIDTH;
-    // SAFETY: the caller's promise.
-    let top = unsafe { block_max::<E, S>(s, dense.x, elements, E::splat(s, E::NEG_INF)) };
-    let top = reduce_max::<E, S>(s, top);
-    // A row with a sum above the least one has a maximum not far below this one. False for an infinity.
-    if E::to_f64(top).abs() > E::to_f64(E::MAX_LIMIT) / 2.0 {
+    // Four chains: one would wait for itself.
+    let (mut max, mut min) = ([E::splat(s, E::NEG_INF); 4], [E::splat(s, E::MAX); 4]);
+    for (j, i) in (0..elements).step_by(E::WIDTH).enumerate() {
+        // SAFETY: `i + WIDTH <= elements`.
+        let x = unsafe { E::load(s, dense.x.add(i)) };
+        (max[j & 3], min[j & 3]) = (E::max(s, x, max[j & 3]), E::min(s, x, min[j & 3]));
+    }
+    for i in 1..4 {
+        (max[0], min[0]) = (E::max(s, max[0], max[i]), E::min(s, min[0], min[i]));
+    }
+    let top = E::splat(s, reduce_max::<E, S>(s, max[0]));
+    // Within half of the limit the maximum of every row is within the limit itself. NaN has been passed over.
+    let half = E::splat(s, E::from_f64(E::to_f64(E::MAX_LIMIT) / 2.0));
+    let floor = E::max(s, E::sub(s, E::splat(s, E::ZERO), half), E::sub(s, top, E::splat(s, E::REACH)));
+    let outside = E::bits(s, E::lt(s, half, top)) | E::bits(s, E::lt(s, min[0], floor));
+    if outside != 0 {
         return None;
     }
-    let reference = reference::<E, S>(s, E::splat(s, top));
-    let magic = magic::<E, S>(s, E::sub(s, reference, E::splat(s, E::COMMON_OFFSET)));
+    let magic = magic::<E, S>(s, reference::<E, S>(s, top));
     for i in (0..elements).step_by(E::WIDTH) {
-        // SAFETY: `i + WIDTH <= elements`.
+        // SAFETY: as above.
         unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, dense.x.add(i)), magic), dense.e.add(i)) };
     }
-    let least = Double::splat(s, E::LEAST_SUM);
-    let mut sums: [Acc<S>; MAX_GROUPS] = [[least; 2]; MAX_GROUPS];
-    let mut above = 0xff;
+    let zero = Double::splat(s, 0.0);
+    let mut sums: [Acc<S>; MAX_GROUPS] = [[zero; 2]; MAX_GROUPS];
+    let mut numbers = 0xff;
     for g in 0..dense.groups {
         // SAFETY: the caller's promise.
         let sum = unsafe { E::reduce_rows(s, dense.e.add(g * dense.len * E::WIDTH), dense.len) };
-        // A NaN is not above.
-        above &= Double::bits(s, Double::lt(s, least, sum[0]));
+        // False for NaN.
+        numbers &= Double::bits(s, Double::lt(s, zero, sum[0]));
         if !E::COMPENSATED {
-            above &= Double::bits(s, Double::lt(s, least, sum[1]));
+            numbers &= Double::bits(s, Double::lt(s, zero, sum[1]));
         }
         sums[g] = sum;
     }
-    (above == 0xff).then_some(sums)
+    (numbers == 0xff).then_some(sums)
 }
 
 /// The maximum of each row of a tile; NaN is passed over.

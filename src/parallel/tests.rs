@@ -258,27 +258,37 @@ fn a_forked_child_computes() {
 #[cfg(target_os = "linux")]
 #[test]
 fn affinity_without_one_cpu() {
-    fn affinity(thread: libc::pthread_t) -> Vec<usize> {
+    use std::os::unix::thread::{JoinHandleExt, RawPthread};
+
+    fn affinity(thread: RawPthread) -> Vec<usize> {
         let mut set = mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
         // SAFETY: the thread lives; the size is the set's, which all zeros are a valid value of.
         let set = unsafe {
-            libc::pthread_getaffinity_np(thread, size_of::<libc::cpu_set_t>(), set.as_mut_ptr());
+            libc::pthread_getaffinity_np(
+                thread as libc::pthread_t,
+                size_of::<libc::cpu_set_t>(),
+                set.as_mut_ptr(),
+            );
             set.assume_init()
         };
         // SAFETY: the numbers are in the range of a set.
         (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
     }
-    fn restrict(thread: libc::pthread_t, cpu: usize) {
+    fn restrict(thread: RawPthread, cpu: usize) {
         let mut set = mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
         // SAFETY: as above.
         unsafe {
             libc::CPU_SET(cpu, set.assume_init_mut());
-            libc::pthread_setaffinity_np(thread, size_of::<libc::cpu_set_t>(), set.as_ptr());
+            libc::pthread_setaffinity_np(
+                thread as libc::pthread_t,
+                size_of::<libc::cpu_set_t>(),
+                set.as_ptr(),
+            );
         }
     }
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let thread = thread::spawn(move || stopped.recv().unwrap_err());
-    let (place, id) = (Place::of(&thread), std::os::unix::thread::JoinHandleExt::as_pthread_t(&thread));
+    let (place, id) = (Place::of(&thread), thread.as_pthread_t());
     let all = affinity(id);
     if let [first, second, ..] = all[..] {
         let without = |cpu: usize| all.iter().copied().filter(|&other| other != cpu).collect::<Vec<_>>();

@@ -126,6 +126,10 @@ impl Lanes<f32> for Avx2 {
         both!(_mm256_max_ps(a, b))
     }
     #[inline(always)]
+    fn min(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
     fn round(self, a: [__m256; 2]) -> [__m256; 2] {
         both!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
     }
@@ -281,6 +285,10 @@ impl Lanes<f64> for Avx2 {
     #[inline(always)]
     fn max(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
         both!(_mm256_max_pd(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: [__m256d; 2], b: [__m256d; 2]) -> [__m256d; 2] {
+        both!(_mm256_min_pd(a, b))
     }
     #[inline(always)]
     fn round(self, a: [__m256d; 2]) -> [__m256d; 2] {

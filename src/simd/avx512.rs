@@ -95,6 +95,10 @@ impl Lanes<f32> for Avx512 {
         isa!(_mm512_max_ps(a, b))
     }
     #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        isa!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
     fn round(self, a: __m512) -> __m512 {
         isa!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
     }
@@ -214,6 +218,10 @@ impl Lanes<f64> for Avx512 {
     #[inline(always)]
     fn max(self, a: __m512d, b: __m512d) -> __m512d {
         isa!(_mm512_max_pd(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512d, b: __m512d) -> __m512d {
+        isa!(_mm512_min_pd(a, b))
     }
     #[inline(always)]
     fn round(self, a: __m512d) -> __m512d {

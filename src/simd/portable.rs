@@ -99,6 +99,10 @@ macro_rules! lanes {
                 each!(|a, b| if a > b { a } else { b })
             }
             #[inline(always)]
+            fn min(self, a: Self::V, b: Self::V) -> Self::V {
+                each!(|a, b| if a < b { a } else { b })
+            }
+            #[inline(always)]
             fn round(self, a: Self::V) -> Self::V {
                 each!(|a| $round(a))
             }

@@ -179,6 +179,9 @@ fn comparison<T: Number, S: Lanes<T>>(s: S) {
     for _ in 0..ROUNDS {
         let (a, b) = pairs::<T>(&mut random);
         let (c, d) = pairs::<T>(&mut random);
+        let (low, high) = (s.min(vector(s, &a), vector(s, &b)), s.max(vector(s, &a), vector(s, &b)));
+        expect(&numbers(s, low), &[&a, &b], |x| if x[0] < x[1] { x[0] } else { x[1] });
+        expect(&numbers(s, high), &[&a, &b], |x| if x[0] > x[1] { x[0] } else { x[1] });
         let less = s.lt(vector(s, &a), vector(s, &b));
         let want = (0..a.len()).fold(0, |bits, i| bits | u32::from(a[i] < b[i]) << i);
         assert_eq!(s.bits(less), want, "{a:?} < {b:?}");
