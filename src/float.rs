@@ -164,8 +164,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// that, down to one: the same tree as [`crate::kernels::rowsum`] builds with [`Element::merge`] when lanes are rows.
     fn reduce<S: Simd>(s: S, acc: Acc<S>) -> (f64, f64);
     /// [`Element::reduce`] for `WIDTH` rows of `len >= 1` elements that follow one another: an accumulator whose
-    /// lanes are rows. Up to `WIDTH - 1` elements behind the last row are read too,
-    /// but not used.
+    /// lanes are rows. Up to `WIDTH - 1` elements behind the last row are read too, but not used.
     unsafe fn reduce_rows<S: Simd>(s: S, p: *const Self::T, len: usize) -> Acc<S>;
     /// `1 / sum` as `(high, low)` for an accumulator whose lanes are rows.
     fn inverse<S: Simd>(s: S, sums: Acc<S>) -> (Self::V<S>, Self::V<S>);
