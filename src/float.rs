@@ -189,18 +189,56 @@ pub(crate) fn two_sum_v<S: Simd>(s: S, a: V64<S>, b: V64<S>) -> (V64<S>, V64<S>)
     (sum, e)
 }
 
-/// `(hi, lo) * x`, with the product's rounding error in the low part (Dekker's TwoProduct). Far from overflow.
+/// `(p, e)` with `p + e = a b` exactly and `p` the rounded product (Dekker's TwoProduct). Far from overflow; `e` is no
+/// number near it.
 #[inline(always)]
-pub(crate) fn scale_pair(a: (f64, f64), x: f64) -> (f64, f64) {
+pub(crate) fn two_product(a: f64, b: f64) -> (f64, f64) {
     let split = |v: f64| {
         let c = v * 134_217_729.0; // 2^27 + 1
         let high = c - (c - v);
         (high, v - high)
     };
-    let p = a.0 * x;
-    let ((ah, al), (xh, xl)) = (split(a.0), split(x));
-    let e = ((ah * xh - p) + ah * xl + al * xh) + al * xl;
-    (p, if e.is_finite() { e + a.1 * x } else { 0.0 })
+    let p = a * b;
+    let ((ah, al), (bh, bl)) = (split(a), split(b));
+    (p, ((ah * bh - p) + ah * bl + al * bh) + al * bl)
+}
+
+/// The product of two unevaluated sums, to about twice the precision. Far from overflow.
+#[inline(always)]
+pub(crate) fn mul_pairs(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    let (p, e) = two_product(a.0, b.0);
+    let e = e + (a.0 * b.1 + a.1 * b.0);
+    (p, if e.is_finite() { e } else { 0.0 })
+}
+
+/// [`mul_pairs`] on vectors. The low part is no number where the product overflows.
+#[inline(always)]
+pub(crate) fn mul_pairs_v<S: Simd>(s: S, a: [V64<S>; 2], b: [V64<S>; 2]) -> [V64<S>; 2] {
+    let p = Double::mul(s, a[0], b[0]);
+    let e = Double::fma(s, a[0], b[0], Double::sub(s, Double::splat(s, 0.0), p));
+    [p, Double::fma(s, a[0], b[1], Double::fma(s, a[1], b[0], e))]
+}
+
+/// `a / b` with what it lacks by rounding.
+pub(crate) fn divide_pair(a: f64, b: f64) -> (f64, f64) {
+    let q = a / b;
+    let (p, e) = two_product(q, b);
+    let low = ((a - p) - e) / b;
+    (q, if low.is_finite() { low } else { 0.0 })
+}
+
+/// `x * 2^k`, rounded once unless `x` and the result are both near the ends of the range.
+pub(crate) fn ldexp(x: f64, k: i32) -> f64 {
+    let power = |k: i32| f64::from_bits(((k + 1023) as u64) << 52);
+    let first = k.clamp(-1000, 1000);
+    let rest = (k - first).clamp(-1000, 1000);
+    if rest == 0 { x * power(first) } else { x * power(first) * power(rest) }
+}
+
+/// The value of a `(high, low)` sum; the low part of an overflowed one is no number.
+#[inline(always)]
+pub(crate) fn value(sum: (f64, f64)) -> f64 {
+    if sum.0.is_finite() { sum.0 + sum.1 } else { sum.0 }
 }
 
 /// `(hi, lo) + (hi, lo)`, as [`Element::merge`] does it for `f64`.
@@ -573,7 +611,7 @@ impl Element for Double {
     #[inline(always)]
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S> {
         let d = Self::scaled_difference(s, a, b, factor);
-        Self::accumulate(s, acc, Double::mul(s, d, d))
+        Self::accumulate_product(s, acc, d, d)
     }
     #[inline(always)]
     fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
@@ -582,8 +620,8 @@ impl Element for Double {
     #[cfg(feature = "python")]
     #[inline(always)]
     fn weighted_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S> {
-        let d = Double::sub(s, a, b);
-        Double::mul(s, Double::add(s, d, d), w)
+        // Twice the weight: twice the difference might overflow.
+        Double::mul(s, Double::sub(s, a, b), Double::add(s, w, w))
     }
     #[inline(always)]
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {

@@ -9,6 +9,8 @@ pub(crate) mod log_softmax;
 pub(crate) mod logsumexp;
 pub(crate) mod map;
 pub(crate) mod mse;
+#[cfg(test)]
+mod price;
 pub(crate) mod rowsum;
 pub(crate) mod soft_cross_entropy;
 pub(crate) mod softmax;

@@ -29,6 +29,7 @@
 //! | `parallel.rs` | threads, their number, fork |
 //! | `kernels/` | the mathematics, one file per operation, forward beside backward |
 //! | `lines.rs` | how a kernel walks memory: long rows, short rows, strided columns |
+//! | `sums.rs` | sums over chunks, and means, without overflow on the way |
 //! | `math.rs` | exp and log1p on vectors: method, interval, error bound |
 //! | `float.rs` | `f32` and `f64` with the constants of the method |
 //! | `shape.rs`, `error.rs` | where the elements are; what can be wrong |
@@ -45,6 +46,7 @@ mod parallel;
 mod python;
 mod shape;
 mod simd;
+mod sums;
 
 pub use error::Error;
 pub use float::Float;

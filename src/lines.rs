@@ -18,6 +18,7 @@ use crate::kernels::map;
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::shape::{Shape, View};
 use crate::simd::{Simd, Task};
+use crate::sums::{Sum, Sums};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -137,29 +138,6 @@ pub(crate) enum PerRow<'a, T> {
     Wide(View<f64>),
     /// Their compensated sum over each chunk of rows.
     Sums(&'a Sums),
-}
-
-/// One sum per chunk, written by whoever computes the chunk.
-pub(crate) struct Sums(Box<[Cell<(f64, f64)>]>);
-
-// SAFETY: every chunk is computed by exactly one thread, which alone touches its cell.
-unsafe impl Sync for Sums {}
-
-impl Sums {
-    pub(crate) fn new(chunks: usize) -> Self {
-        Sums(vec![Cell::new((0.0, 0.0)); chunks].into_boxed_slice())
-    }
-
-    /// # Safety
-    /// No other thread touches this chunk at the same time.
-    pub(crate) unsafe fn set(&self, chunk: usize, sum: (f64, f64)) {
-        self.0[chunk].set(sum);
-    }
-
-    /// The sum over all chunks, in their order, as `(high, low)`.
-    pub(crate) fn total(self) -> (f64, f64) {
-        self.0.iter().map(Cell::get).fold((0.0, 0.0), crate::float::add_pairs)
-    }
 }
 
 /// The operands of a call and the way through them.
@@ -311,8 +289,10 @@ impl<K: Kernel> Walk<'_, K> {
                         map::load::<Double, S>(s, some.as_ptr(), some.len())
                     });
                 }
+                let sum = Double::reduce(s, acc);
+                let sum = if sum.0.is_finite() { Sum::new(sum, 0) } else { Sum::of_large(results) };
                 // SAFETY: this walk alone computes the chunk.
-                unsafe { sums.set(self.chunk, Double::reduce(s, acc)) };
+                unsafe { sums.set(self.chunk, sum) };
             }
         }
     }

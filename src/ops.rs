@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
 use crate::error::Error;
-use crate::float::{Element, Float, add_pairs};
+use crate::float::{Element, Float, divide_pair, ldexp};
 use crate::kernels::classification_error::ClassificationError;
 use crate::kernels::cross_entropy::CrossEntropy;
 use crate::kernels::labels::{LabelType, Labels};
@@ -11,14 +11,14 @@ use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
 use crate::kernels::map::Scale;
 #[cfg(feature = "python")]
 use crate::kernels::mse::WeightedDifference;
-use crate::kernels::mse::{CHUNK, Difference, SquaredError};
+use crate::kernels::mse::{CHUNK, Difference, SquaredError, Values};
 use crate::kernels::soft_cross_entropy::SoftCrossEntropy;
-use crate::kernels::softmax::{Softmax, SoftmaxBackward, value};
-use crate::lines::{Kernel, PerRow, Plan, Sums, Walk, chunk_rows};
+use crate::kernels::softmax::{Softmax, SoftmaxBackward};
+use crate::lines::{Kernel, PerRow, Plan, Walk, chunk_rows};
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
-use std::cell::Cell;
+use crate::sums::{Sum, Sums};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -30,6 +30,8 @@ const STREAM_BYTES: usize = 32 << 20;
 const HUGE_PAGE: usize = 2 << 20;
 /// Chunks of a flat reduction that are claimed together.
 const FLAT_CLAIM: usize = 16;
+/// The power of two by which `f64` differences are scaled whose squares leave the range.
+const MSE_POWER: i32 = 600;
 
 /// How the losses of the rows become one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,17 +185,9 @@ fn run_loss<T: Float, K: Kernel<E = T::Ops>>(
         Reduce::To(reduction) => {
             let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
             run(kernel, &Plan { shape, x, out, per_row: PerRow::Sums(&sums), stream });
-            reduced(sums.total(), *reduction, count)
+            sums.total().reduced(*reduction, count)
         }
     }
-}
-
-fn reduced(total: (f64, f64), reduction: Reduction, count: usize) -> f64 {
-    let total = match reduction {
-        Reduction::Sum => value(total),
-        Reduction::Mean => value(total) / count as f64,
-    };
-    if total.is_nan() { f64::NAN } else { total }
 }
 
 /// The incoming gradient of a loss.
@@ -207,9 +201,9 @@ impl<T: Float> GradOutput<T> {
     fn scale(self, shape: Shape, reduce: &Reduce<T>, count: usize) -> Scale<T> {
         match self {
             GradOutput::Scalar(g) if matches!(reduce, Reduce::To(Reduction::Mean)) => {
-                Scale::All(g / count as f64)
+                Scale::All(divide_pair(g, count as f64))
             }
-            GradOutput::Scalar(g) => Scale::All(g),
+            GradOutput::Scalar(g) => Scale::All((g, 0.0)),
             GradOutput::Rows(view) => Scale::Rows(view, shape.inner),
         }
     }
@@ -234,7 +228,7 @@ pub(crate) unsafe fn cross_entropy_view<T: Float>(
             run_loss(&CrossEntropy::<T, true> { labels, scale }, shape, [x, x], Some(grad), reduce, count)
         }
         None => {
-            let scale = Scale::All(1.0);
+            let scale = Scale::All((1.0, 0.0));
             run_loss(&CrossEntropy::<T, false> { labels, scale }, shape, [x, x], None, reduce, count)
         }
     })
@@ -258,7 +252,7 @@ pub(crate) unsafe fn soft_cross_entropy_view<T: Float>(
             run_loss(&SoftCrossEntropy::<T, true> { scale }, shape, [x, t], Some(grad), reduce, count)
         }
         None => {
-            let scale = Scale::All(1.0);
+            let scale = Scale::All((1.0, 0.0));
             run_loss(&SoftCrossEntropy::<T, false> { scale }, shape, [x, t], None, reduce, count)
         }
     }
@@ -286,7 +280,7 @@ pub(crate) unsafe fn classification_error_view<T: Float>(
         None => {
             let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
             run(&kernel, &plan(PerRow::Sums(&sums)));
-            reduced(sums.total(), reduction, count)
+            sums.total().reduced(reduction, count)
         }
     })
 }
@@ -324,59 +318,18 @@ pub(crate) enum SquaredGrad<T> {
     Elements(*const T, *mut T),
 }
 
-/// `sum * factor^2`, which alone might overflow where the mean does not.
-#[derive(Clone, Copy)]
-pub(crate) struct ScaledSum {
-    sum: (f64, f64),
-    factor: f64,
-}
-
-impl ScaledSum {
-    /// The squared error of a chunk; `f64` differences that are very large or small are scaled by a power of two.
-    fn of_chunk<T: Float>(p: *const T, t: *const T, len: usize) -> ScaledSum {
-        // 2^-600 and 2^600.
-        const DOWN: f64 = 2.409_919_865_102_884e-181;
-        const UP: f64 = 4.149_515_568_880_993e180;
-        let scaled = |factor: f64, back: f64| {
-            let sum = dispatch(SquaredError::<T::Ops> { p, t, len, factor });
-            ScaledSum { sum, factor: back }
-        };
-        let plain = scaled(1.0, 1.0);
-        // Below, squares may have lost digits; above, some have overflowed.
-        if size_of::<T>() == 4 || (plain.sum.0 > 1e-280 && plain.sum.0 < f64::INFINITY) {
-            plain
-        } else if plain.sum.0 <= 1e-280 {
-            scaled(UP, DOWN)
-        } else {
-            scaled(DOWN, UP)
-        }
-    }
-
-    /// The sum of all, in their order, on the largest scale among them.
-    fn total(sums: &[Cell<ScaledSum>]) -> ScaledSum {
-        let factors = sums.iter().map(Cell::get).filter(|sum| sum.sum.0 != 0.0).map(|sum| sum.factor);
-        let factor = factors.fold(0.0, f64::max);
-        let sum = sums.iter().map(Cell::get).filter(|sum| sum.sum.0 != 0.0).fold((0.0, 0.0), |total, sum| {
-            let down = sum.factor / factor;
-            add_pairs(total, (sum.sum.0 * down * down, sum.sum.1 * down * down))
-        });
-        ScaledSum { sum, factor }
-    }
-
-    pub(crate) fn reduced(&self, reduction: Reduction, count: usize) -> f64 {
-        reduced(self.sum, reduction, count) * self.factor * self.factor
-    }
-}
-
-/// One sum per chunk, written by whoever computes the chunk.
-struct ScaledSums(Box<[Cell<ScaledSum>]>);
-// SAFETY: every chunk is computed by exactly one thread, which alone touches its cell.
-unsafe impl Sync for ScaledSums {}
-
-impl ScaledSums {
-    /// The caller alone computes the chunk.
-    fn set(&self, chunk: usize, sum: ScaledSum) {
-        self.0[chunk].set(sum);
+/// The squared error of a chunk; `f64` differences that are very large or small are scaled by a power of two.
+fn squared_error<T: Float>(p: *const T, t: *const T, len: usize) -> Sum {
+    let scaled = |power: i32| {
+        let sum = dispatch(SquaredError::<T::Ops> { p, t, len, factor: ldexp(1.0, power) });
+        (sum, Sum::new(sum, -2 * power))
+    };
+    let ((high, _), plain) = scaled(0);
+    // Below, squares may have lost digits; above, some have overflowed.
+    if size_of::<T>() == 4 || (high > 1e-280 && high < f64::INFINITY) {
+        plain
+    } else {
+        scaled(if high <= 1e-280 { MSE_POWER } else { -MSE_POWER }).1
     }
 }
 
@@ -390,9 +343,8 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
     t: *const T,
     grad: Option<(f64, *mut T)>,
     fresh: bool,
-) -> ScaledSum {
-    let none = ScaledSum { sum: (0.0, 0.0), factor: 1.0 };
-    let sums = ScaledSums(vec![Cell::new(none); len.div_ceil(CHUNK)].into_boxed_slice());
+) -> Sum {
+    let sums = Sums::new(len.div_ceil(CHUNK));
     let (p, t) = (Shared(p.cast_mut()), Shared(t.cast_mut()));
     let grad =
         grad.map(|(factor, out)| (2.0 * factor, Shared(out), streams_flat(len, out, [p.0, t.0], fresh)));
@@ -401,14 +353,17 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
         for i in (start..start + n).step_by(CHUNK) {
             let len = CHUNK.min(start + n - i);
             let (p, t) = (p.at(i).cast_const(), t.at(i).cast_const());
-            all.set(i / CHUNK, ScaledSum::of_chunk(p, t, len));
+            let sum = squared_error(p, t, len);
+            // SAFETY: the chunk belongs to this thread alone.
+            unsafe { all.set(i / CHUNK, sum) };
             if let Some((factor, out, stream)) = &grad {
-                let (factor, stream, out) = (Some(*factor), *stream, out.at(i));
-                dispatch(Difference::<T::Ops> { p, t, out, len, factor, stream });
+                // Where squares overflow, so may the differences.
+                let kind = if sum.is_large() { Values::Halves(*factor) } else { Values::Scaled(*factor) };
+                dispatch(Difference::<T::Ops> { p, t, out: out.at(i), len, kind, stream: *stream });
             }
         }
     });
-    ScaledSum::total(&sums.0)
+    sums.total()
 }
 
 fn streams_flat<T>(len: usize, out: *mut T, inputs: [*mut T; 2], fresh: bool) -> bool {
@@ -435,8 +390,8 @@ pub(crate) unsafe fn squared_error_grad_view<T: Float>(
     match grad {
         SquaredGrad::Scalar(factor, _) => flat(len, &|start, len| {
             let (p, t) = (p.at(start).cast_const(), t.at(start).cast_const());
-            let factor = Some(2.0 * factor);
-            dispatch(Difference::<T::Ops> { p, t, out: out.at(start), len, factor, stream });
+            let kind = Values::Scaled(2.0 * factor);
+            dispatch(Difference::<T::Ops> { p, t, out: out.at(start), len, kind, stream });
         }),
         SquaredGrad::Elements(weight, _) => {
             let weight = Shared(weight.cast_mut());
@@ -470,7 +425,7 @@ pub(crate) unsafe fn squared_differences_view<T: Float>(
             t: t.at(start).cast_const(),
             out: out.at(start),
             len,
-            factor: None,
+            kind: Values::Squares,
             stream,
         });
     });
@@ -481,7 +436,8 @@ pub(crate) unsafe fn squared_differences_view<T: Float>(
 pub(crate) mod limits {
     use super::{Float, SERIAL, Shared, dispatch, get_num_threads, run_chunks};
     use crate::kernels::limits::{Copy, ExpSum, Read};
-    use crate::lines::Sums;
+    use crate::ops::Reduction;
+    use crate::sums::{Sum, Sums};
 
     const PIECE: usize = 64 * 1024;
 
@@ -499,9 +455,9 @@ pub(crate) mod limits {
         pieces(len, &|i, n| {
             let sum = sum(i * PIECE, n);
             // SAFETY: the chunk belongs to this piece alone.
-            unsafe { sums.set(i, (sum, 0.0)) };
+            unsafe { sums.set(i, Sum::new((sum, 0.0), 0)) };
         });
-        sums.total().0
+        sums.total().reduced(Reduction::Sum, 1)
     }
 
     /// # Safety

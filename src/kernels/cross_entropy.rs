@@ -8,11 +8,11 @@
 //! The label's entry at the maximum is `-scale others / S`, which keeps its digits where `p_y - 1` is 0.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Element, Float, scale_pair};
+use crate::float::{Double, Element, Float, V64, mul_pairs_v, two_sum_v};
 use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_of_rows, special_max};
-use crate::kernels::map::{self, Factor, Scale};
-use crate::kernels::rowsum::{Group, MAX_WIDTH, tile_sum};
+use crate::kernels::map::{self, Factor, Scale, product_of};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, load64, store64, tile_sum};
 use crate::kernels::softmax::{scale_tile, write_exponentials};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::math::{exp_scaled, magic};
@@ -25,24 +25,27 @@ pub(crate) struct CrossEntropy<T, const GRAD: bool> {
 }
 
 impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
-    /// The scales of `n` rows.
+    /// The scales of `n` rows, high parts and low parts.
     #[inline(always)]
-    fn scales(&self, first: usize, n: usize) -> [f64; MAX_WIDTH] {
-        let mut scales = [0.0; MAX_WIDTH];
+    fn scales(&self, first: usize, n: usize) -> [[f64; MAX_WIDTH]; 2] {
         match &self.scale {
-            Scale::All(scale) => scales = [*scale; MAX_WIDTH],
-            rows @ Scale::Rows(..) => (0..n).for_each(|i| scales[i] = rows.get(first + i)),
+            Scale::All((high, low)) => [[*high; MAX_WIDTH], [*low; MAX_WIDTH]],
+            rows @ Scale::Rows(..) => {
+                let mut scales = [[0.0; MAX_WIDTH]; 2];
+                (0..n).for_each(|i| (scales[0][i], scales[1][i]) = rows.get(first + i));
+                scales
+            }
         }
-        scales
     }
 
-    /// The label's entry of the gradient of each row, before rounding.
+    /// The label's entry of the gradient of each row, before rounding: `-others / S` times the scale where the label
+    /// is at the maximum, else `p - 1` times the scale.
     #[inline(always)]
     fn label_entries<S: Simd>(
         s: S,
         group: &Group<T::Ops>,
         label_x: &[T; MAX_WIDTH],
-        scales: &[f64; MAX_WIDTH],
+        scales: &[[f64; MAX_WIDTH]; 2],
     ) -> [f64; MAX_WIDTH] {
         type O<T> = <T as Float>::Ops;
         // SAFETY: the arrays hold a vector.
@@ -54,19 +57,66 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         unsafe {
             O::<T>::store(s, exp_scaled::<O<T>, S>(s, O::<T>::sub(s, x, shift), magic), e.as_mut_ptr())
         };
+        let e = e.map(O::<T>::to_f64);
         let mut entries = [0.0; MAX_WIDTH];
+        if <O<T> as Element>::COMPENSATED {
+            for j in (0..<O<T> as Element>::WIDTH).step_by(8) {
+                let entry = pair_entries::<O<T>, S>(s, group, &e, scales, j);
+                store64(s, entry[0], &mut entries, j);
+                let mut elsewhere = [0.0; MAX_WIDTH];
+                store64(s, entry[1], &mut elsewhere, j);
+                for i in j..j + 8 {
+                    entries[i] = if label_x[i] == group.max[i] { entries[i] } else { elsewhere[i] };
+                }
+            }
+            return entries;
+        }
         for i in 0..<O<T> as Element>::WIDTH {
+            let scale = scales[0][i];
             // The large factor and the small one of three come together first.
-            let at_max = if scales[i].abs() > 1.0 {
-                -group.others[i] * (group.inverse[i] * scales[i])
+            let at_max = if scale.abs() > 1.0 {
+                -group.others[i] * (group.inverse[i] * scale)
             } else {
-                -(group.others[i] * group.inverse[i]) * scales[i]
+                -(group.others[i] * group.inverse[i]) * scale
             };
-            let elsewhere = (O::<T>::to_f64(e[i]) * group.inverse[i] - 1.0) * scales[i];
+            let elsewhere = (e[i] * group.inverse[i] - 1.0) * scale;
             entries[i] = if label_x[i] == group.max[i] { at_max } else { elsewhere };
         }
         entries
     }
+}
+
+/// Both entries of 8 rows, `[at the maximum, elsewhere]`, in pairs of `f64`: every operand has a low part, and the
+/// roundings of five operations would add up.
+#[inline(always)]
+fn pair_entries<E: Element, S: Simd>(
+    s: S,
+    group: &Group<E>,
+    e: &[f64; MAX_WIDTH],
+    scales: &[[f64; MAX_WIDTH]; 2],
+    j: usize,
+) -> [V64<S>; 2] {
+    let zero = Double::splat(s, 0.0);
+    let pair = |high, low| [load64(s, high, j), load64(s, low, j)];
+    let scale = pair(&scales[0], &scales[1]);
+    let inverse = pair(&group.inverse, &group.inverse_low);
+    let others = pair(&group.others, &group.others_low);
+    let minus = others.map(|v| Double::sub(s, zero, v));
+    // The large factor and the small one of three come together first.
+    let small = mul_pairs_v(s, mul_pairs_v(s, minus, inverse), scale);
+    let large = mul_pairs_v(s, minus, mul_pairs_v(s, inverse, scale));
+    let magnitude = Double::max(s, scale[0], Double::sub(s, zero, scale[0]));
+    let is_large = Double::lt(s, Double::splat(s, 1.0), magnitude);
+    let at_max = [0, 1].map(|i| Double::select(s, is_large, large[i], small[i]));
+    let p = mul_pairs_v(s, [load64(s, e, j), zero], inverse);
+    let (high, low) = two_sum_v(s, p[0], Double::splat(s, -1.0));
+    let elsewhere = mul_pairs_v(s, [high, Double::add(s, low, p[1])], scale);
+    [at_max, elsewhere].map(|[high, low]| {
+        // The low part of an overflowed product is no number.
+        let sum = Double::add(s, high, low);
+        let positive = Double::select(s, Double::lt(s, zero, sum), sum, high);
+        Double::select(s, Double::lt(s, sum, Double::splat(s, 1.0)), sum, positive)
+    })
 }
 
 impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
@@ -125,7 +175,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
                         rows,
                         &group,
                         i,
-                        Factor::new(group.inverse_pair(i), scales[i]),
+                        Factor::new(group.inverse_pair(i), (scales[0][i], scales[1][i])),
                         own,
                     );
                 }
@@ -161,12 +211,8 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         let entries = Self::label_entries(s, &group, &label_x, &scales);
         let mut factors = [(0.0, 0.0); MAX_WIDTH];
         for i in 0..width {
-            let factor = Factor::<T::Ops>::new(group.inverse_pair(i), scales[i]);
-            let exact = if <T::Ops as Element>::COMPENSATED {
-                scale_pair(group.inverse_pair(i), scales[i])
-            } else {
-                (group.inverse[i] * scales[i], 0.0)
-            };
+            let factor = Factor::<T::Ops>::new(group.inverse_pair(i), (scales[0][i], scales[1][i]));
+            let exact = product_of::<T::Ops>(group.inverse_pair(i), (scales[0][i], scales[1][i]));
             factors[i] = if counted >> i & 1 == 1 { exact } else { (0.0, 0.0) };
             again |= u32::from(!factor.is_single()) << i;
         }

@@ -8,11 +8,10 @@
 //! Both parts of `y` are negative: nothing cancels, also where one class dominates.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Acc, Double, Element};
+use crate::float::{Acc, Double, Element, value};
 use crate::kernels::logsumexp::{group_of_rows, offset_factor, special_max};
 use crate::kernels::map::{self, Map};
 use crate::kernels::rowsum::{MAX_WIDTH, sum_lanes, tile_sum};
-use crate::kernels::softmax::{value, values};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::math::exp_wide;
 use crate::simd::{Simd, Task};
@@ -104,32 +103,43 @@ struct Sum<E: Element> {
 }
 
 impl<E: Element> Task for Sum<E> {
-    type Out = f64;
+    type Out = (f64, f64);
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
         for i in (0..self.len).step_by(E::WIDTH) {
             // SAFETY: that many elements remain.
             let x = unsafe { map::load::<E, S>(s, self.x.add(i), (self.len - i).min(E::WIDTH)) };
             acc = E::accumulate(s, acc, x);
         }
-        value(E::reduce(s, acc))
+        E::reduce(s, acc)
     }
 }
 
 struct BackwardMap<E: Element> {
     g: *const E::T,
     y: *const E::T,
-    /// `-sum g * 2^-offset`
-    factor: E::T,
-    offset: E::T,
+    /// `-sum g * 2^-offset` as two numbers, and the offset.
+    factor: [E::T; 3],
 }
 
+/// `g + e (high + low)`.
 #[inline(always)]
-fn backward<E: Element, S: Simd>(s: S, g: E::V<S>, y: E::V<S>, factor: E::V<S>, offset: E::V<S>) -> E::V<S> {
+fn backward<E: Element, S: Simd>(s: S, g: E::V<S>, y: E::V<S>, [high, low, offset]: [E::V<S>; 3]) -> E::V<S> {
     let e = exp_wide::<E, S>(s, y, E::splat(s, E::ZERO), offset);
-    E::canonical(s, E::fma(s, e, factor, g))
+    E::canonical(s, E::fma(s, e, high, E::fma(s, e, low, g)))
+}
+
+/// `-sum` with its low part, and their offset.
+#[inline(always)]
+fn minus<E: Element>(sum: (f64, f64)) -> [E::T; 3] {
+    let total = value(sum);
+    let (high, offset) = offset_factor::<E>(-total);
+    let power = if E::to_f64(offset) == 0.0 { 1.0 } else { E::OFFSET_POWER };
+    // Nothing for what is lost to underflow, nor beside an infinity.
+    let rest = (-total * power - E::to_f64(high)) + ((total - sum.0) - sum.1) * power;
+    [high, if rest.is_finite() { E::from_f64(rest) } else { E::ZERO }, offset]
 }
 
 impl<E: Element> Map<E> for BackwardMap<E> {
@@ -138,7 +148,7 @@ impl<E: Element> Map<E> for BackwardMap<E> {
         // SAFETY: the caller's promise.
         let (g, y) =
             unsafe { (map::load::<E, S>(s, self.g.add(i), n), map::load::<E, S>(s, self.y.add(i), n)) };
-        backward::<E, S>(s, g, y, E::splat(s, self.factor), E::splat(s, self.offset))
+        backward::<E, S>(s, g, y, self.factor.map(|v| E::splat(s, v)))
     }
 }
 
@@ -152,8 +162,8 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
         for i in 0..rows.n {
             let (g, y) = (rows.x[0][i], rows.x[1][i]);
-            let (factor, offset) = offset_factor::<E>(-s.call(Sum::<E> { x: g, len: rows.len }));
-            let map = BackwardMap::<E> { g, y, factor, offset };
+            let factor = minus::<E>(s.call(Sum::<E> { x: g, len: rows.len }));
+            let map = BackwardMap::<E> { g, y, factor };
             // SAFETY: the caller's promise.
             unsafe { map::write_row(s, &map, rows.out[i], rows.len, rows.stream) };
         }
@@ -162,15 +172,17 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     #[inline(always)]
     unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
         let sums = sum_lanes!(E, S, s, tile.len, |c, acc| E::accumulate(s, acc, tile.at::<S>(s, 0, c)));
-        let sums = values::<E, S>(s, sums);
-        let (mut factors, mut offsets) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
+        let (mut high, mut low) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
+        E::store_sums(s, sums, &mut high, &mut low);
+        let mut factors = [[E::ZERO; MAX_WIDTH]; 3];
         for i in 0..tile.n {
-            (factors[i], offsets[i]) = offset_factor::<E>(-sums[i]);
+            let factor = minus::<E>((high[i], low[i]));
+            (0..3).for_each(|k| factors[k][i] = factor[k]);
         }
         // SAFETY: the arrays hold a vector.
-        let (factor, offset) = unsafe { (E::load(s, factors.as_ptr()), E::load(s, offsets.as_ptr())) };
+        let factor = factors.each_ref().map(|a| unsafe { E::load(s, a.as_ptr()) });
         for c in 0..tile.len {
-            let dx = backward::<E, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), factor, offset);
+            let dx = backward::<E, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), factor);
             // SAFETY: as above.
             unsafe { E::store(s, dx, tile.x[0].add(c * E::WIDTH)) };
         }

@@ -169,7 +169,7 @@ impl<T: Float> LogSumExpBackward<T> {
     fn parameters(&self, row: usize) -> (T, T, T) {
         // SAFETY: the view has an element for every row.
         let lse = unsafe { self.lse.row(row, self.inner).read() };
-        let (factor, offset) = offset_factor::<T::Ops>(self.grad.get(row));
+        let (factor, offset) = offset_factor::<T::Ops>(self.grad.get(row).0);
         (lse, factor, offset)
     }
 }

@@ -1,7 +1,7 @@
 //! Elementwise maps along a row, and the factors that they multiply by.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::float::{Element, scale_pair};
+use crate::float::{Element, mul_pairs};
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::lines::AHEAD_BYTES;
 use crate::math::{exp_scaled, magic};
@@ -187,6 +187,12 @@ impl<E: Element> Map<E> for Exponentials<E> {
     }
 }
 
+/// The product of two numbers as `(high, low)`; the low part where the element type needs it.
+#[inline(always)]
+pub(crate) fn product_of<E: Element>(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    if E::COMPENSATED { mul_pairs(a, b) } else { (a.0 * b.0, 0.0) }
+}
+
 /// A factor of stored exponentials: `(high + low) * second`. The second one is almost always 1.
 #[derive(Clone, Copy)]
 pub(crate) struct Factor<E: Element> {
@@ -199,16 +205,15 @@ impl<E: Element> Factor<E> {
     /// `inverse * scale`; one factor where the element type holds it to full precision. `inverse` is a
     /// reciprocal sum, far from the ends of the range.
     #[inline(always)]
-    pub(crate) fn new(inverse: (f64, f64), scale: f64) -> Self {
-        let product = inverse.0 * scale;
+    pub(crate) fn new(inverse: (f64, f64), scale: (f64, f64)) -> Self {
+        let product = inverse.0 * scale.0;
         let (low, high) = E::FACTOR_RANGE;
         if product.abs() > low && product.abs() < high {
-            let exact = if E::COMPENSATED { scale_pair(inverse, scale) } else { (product, 0.0) };
-            Factor::split(exact, E::ONE)
+            Factor::split(product_of::<E>(inverse, scale), E::ONE)
         } else {
             // A finite factor beyond the element type stays finite: zero times it is zero.
             let largest = E::to_f64(E::MAX);
-            let scale = if scale.is_finite() { scale.clamp(-largest, largest) } else { scale };
+            let scale = if scale.0.is_finite() { scale.0.clamp(-largest, largest) } else { scale.0 };
             Factor::split(inverse, E::from_f64(scale))
         }
     }
@@ -227,8 +232,8 @@ impl<E: Element> Factor<E> {
 
 /// The factor of every row's gradient: the incoming gradient times the reduction's weight.
 pub(crate) enum Scale<T> {
-    /// One for all rows.
-    All(f64),
+    /// One for all rows, as `(high, low)`.
+    All((f64, f64)),
     /// One per row.
     Rows(crate::shape::View<T>, usize),
 }
@@ -236,11 +241,11 @@ pub(crate) enum Scale<T> {
 impl<T: crate::float::Float> Scale<T> {
     /// The factor of a row.
     #[inline(always)]
-    pub(crate) fn get(&self, row: usize) -> f64 {
+    pub(crate) fn get(&self, row: usize) -> (f64, f64) {
         match self {
             Scale::All(scale) => *scale,
             // SAFETY: the view has an element for every row.
-            Scale::Rows(view, inner) => T::Ops::to_f64(unsafe { view.row(row, *inner).read() }),
+            Scale::Rows(view, inner) => (T::Ops::to_f64(unsafe { view.row(row, *inner).read() }), 0.0),
         }
     }
 }

@@ -20,7 +20,7 @@
 //! those rows are swept again without one occurrence of the maximum, which gives `others` to full precision.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::float::{Acc, Double, Element, Float, two_sum, two_sum_v};
+use crate::float::{Acc, Double, Element, Float, ldexp, two_sum, two_sum_v};
 use crate::lines::{Dense, MAX_GROUPS};
 use crate::math::{exp_scaled, log1p, magic};
 use crate::simd::{Simd, Task, prefetch};
@@ -109,19 +109,13 @@ pub(crate) unsafe fn row_others<E: Element, S: Simd>(
     x: *const E::T,
     len: usize,
     sum: &RowSum<E::T>,
-) -> f64 {
+) -> (f64, f64) {
     // SAFETY: the caller's promise.
     let row = unsafe { std::slice::from_raw_parts(x, len) };
     let skip = row.iter().position(|&v| v == sum.max);
     let others = s.call(Sweep::<E> { x, len, shift: sum.shift, skip, out: std::ptr::null_mut(), ahead: 0 });
-    ldexp(others.hi + others.lo, E::to_f64(others.reference) - E::to_f64(sum.reference))
-}
-
-/// `x * 2^k` for `k <= 1000`.
-fn ldexp(x: f64, k: f64) -> f64 {
-    let k = k.max(-3000.0) as i64;
-    let power = |k: i64| f64::from_bits(((k + 1023) as u64) << 52);
-    if k >= -1000 { x * power(k) } else { x * power(-1000) * power((k + 1000).max(-1000)) }
+    let by = (E::to_f64(others.reference) - E::to_f64(sum.reference)) as i32;
+    (ldexp(others.hi, by), ldexp(others.lo, by))
 }
 
 impl<E: Element> Task for Sweep<E> {
@@ -319,16 +313,16 @@ pub(crate) struct Group<E: Element> {
     /// `sum - e_max`: the sum without one occurrence of the maximum.
     pub(crate) others: [f64; MAX_WIDTH],
     /// What `others` lacks by rounding, for `f64`.
-    others_low: [f64; MAX_WIDTH],
+    pub(crate) others_low: [f64; MAX_WIDTH],
     /// The stored exponential of the maximum.
     e_max: [f64; MAX_WIDTH],
     /// `1 / sum`, and for `f64` what it lacks by rounding.
     pub(crate) inverse: [f64; MAX_WIDTH],
-    inverse_low: [f64; MAX_WIDTH],
+    pub(crate) inverse_low: [f64; MAX_WIDTH],
     /// `log(sum) - log(e_max)`, so that logsumexp = max + log.
     pub(crate) log: [f64; MAX_WIDTH],
     /// What `log` lacks by rounding.
-    log_low: [f64; MAX_WIDTH],
+    pub(crate) log_low: [f64; MAX_WIDTH],
     _element: PhantomData<E>,
 }
 
@@ -442,8 +436,9 @@ impl<E: Element> Group<E> {
 
     /// Replaces what [`Group::finish_others`] found for a dominated row.
     #[inline(always)]
-    pub(crate) fn set_others(&mut self, i: usize, others: f64) {
-        (self.others[i], self.others_low[i]) = (others, 0.0);
+    pub(crate) fn set_others(&mut self, i: usize, (high, low): (f64, f64)) {
+        let others = high + low;
+        (self.others[i], self.others_low[i]) = (others, low - (others - high));
     }
 
     /// `log`, from `others`.
@@ -501,14 +496,14 @@ impl<E: Element> Group<E> {
 }
 
 #[inline(always)]
-fn load64<S: Simd>(s: S, a: &[f64; MAX_WIDTH], j: usize) -> crate::float::V64<S> {
+pub(crate) fn load64<S: Simd>(s: S, a: &[f64; MAX_WIDTH], j: usize) -> crate::float::V64<S> {
     let lanes: &[f64] = &a[j..j + 8];
     // SAFETY: 8 elements.
     unsafe { Double::load(s, lanes.as_ptr()) }
 }
 
 #[inline(always)]
-fn store64<S: Simd>(s: S, v: crate::float::V64<S>, a: &mut [f64; MAX_WIDTH], j: usize) {
+pub(crate) fn store64<S: Simd>(s: S, v: crate::float::V64<S>, a: &mut [f64; MAX_WIDTH], j: usize) {
     let lanes: &mut [f64] = &mut a[j..j + 8];
     // SAFETY: 8 elements.
     unsafe { Double::store(s, v, lanes.as_mut_ptr()) }

@@ -8,11 +8,10 @@
 //! Probabilities are taken as given, not normalised. A class with `t_c = 0` adds nothing, whatever its logit.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Acc, Double, Element, Float, scale_pair};
+use crate::float::{Acc, Double, Element, Float, add_pairs, mul_pairs_v, two_sum_v, value};
 use crate::kernels::logsumexp::{group_of_rows, special_max};
-use crate::kernels::map::{self, Exponentials, Factor, Map, Scale};
-use crate::kernels::rowsum::{MAX_WIDTH, sum_lanes, tile_max, tile_sum};
-use crate::kernels::softmax::{value, values};
+use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, load64, store64, sum_lanes, tile_max, tile_sum};
 use crate::lines::{Kernel, Rows, Tile};
 use crate::simd::{Simd, Task};
 
@@ -21,7 +20,7 @@ pub(crate) struct SoftCrossEntropy<T, const GRAD: bool> {
     pub(crate) scale: Scale<T>,
 }
 
-/// `(sum t (max - x), sum t)` over a row.
+/// `(sum t (max - x), sum t)` over a row, each as `(high, low)`.
 struct Weighted<E: Element> {
     x: *const E::T,
     t: *const E::T,
@@ -30,10 +29,10 @@ struct Weighted<E: Element> {
 }
 
 impl<E: Element> Task for Weighted<E> {
-    type Out = (f64, f64);
+    type Out = [(f64, f64); 2];
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+    fn run<S: Simd>(self, s: S) -> [(f64, f64); 2] {
         let mut weighted: Acc<S> = [Double::splat(s, 0.0); 2];
         let mut total = weighted;
         let max = E::splat(s, self.max);
@@ -45,7 +44,7 @@ impl<E: Element> Task for Weighted<E> {
             weighted = E::accumulate_weighted(s, weighted, t, max, x);
             total = E::accumulate(s, total, t);
         }
-        (value(E::reduce(s, weighted)), value(E::reduce(s, total)))
+        [E::reduce(s, weighted), E::reduce(s, total)]
     }
 }
 
@@ -67,9 +66,53 @@ fn grad<E: Element, S: Simd>(s: S, e: E::V<S>, t: E::V<S>, parts: [E::V<S>; 4]) 
 
 /// `-scale` as two numbers.
 #[inline(always)]
-fn minus<E: Element>(scale: f64) -> (E::T, E::T) {
-    let high = E::from_f64(-scale);
-    (high, E::from_f64(-scale - E::to_f64(high)))
+fn minus<E: Element>(scale: (f64, f64)) -> (E::T, E::T) {
+    let high = E::from_f64(-scale.0);
+    (high, E::from_f64((-scale.0 - E::to_f64(high)) - scale.1))
+}
+
+/// The two sums of [`Weighted`] for the rows of a group, high and low parts apart.
+struct Sums {
+    weighted: [[f64; MAX_WIDTH]; 2],
+    total: [[f64; MAX_WIDTH]; 2],
+}
+
+impl Sums {
+    const ZERO: Sums = Sums { weighted: [[0.0; MAX_WIDTH]; 2], total: [[0.0; MAX_WIDTH]; 2] };
+
+    fn total(&self, i: usize) -> (f64, f64) {
+        (self.total[0][i], self.total[1][i])
+    }
+
+    /// `weighted + total log`, for `f64` in pairs: the roundings would add up to more than the logarithm's error.
+    /// Bit `i` of the second result is set where the first sum is not finite.
+    #[inline(always)]
+    fn losses<E: Element, S: Simd>(&self, s: S, group: &Group<E>) -> ([f64; MAX_WIDTH], u32) {
+        let mut losses = [0.0; MAX_WIDTH];
+        let mut overflow = 0;
+        for j in (0..E::WIDTH).step_by(8) {
+            let pair = |high, low| [load64(s, high, j), load64(s, low, j)];
+            let weighted = pair(&self.weighted[0], &self.weighted[1]);
+            let total = pair(&self.total[0], &self.total[1]);
+            let log = pair(&group.log, &group.log_low);
+            let plain = Double::add(s, weighted[0], Double::mul(s, total[0], log[0]));
+            let loss = if E::COMPENSATED {
+                let product = mul_pairs_v(s, total, log);
+                let (sum, e) = two_sum_v(s, weighted[0], product[0]);
+                let low = Double::add(s, weighted[1], product[1]);
+                let sum = Double::add(s, sum, Double::add(s, e, low));
+                // Near overflow the low parts are no numbers.
+                let positive = Double::select(s, Double::lt(s, Double::splat(s, 0.0), sum), sum, plain);
+                Double::select(s, Double::lt(s, sum, Double::splat(s, 1.0)), sum, positive)
+            } else {
+                plain
+            };
+            store64(s, loss, &mut losses, j);
+            let infinity = Double::splat(s, f64::INFINITY);
+            overflow |= (!Double::bits(s, Double::lt(s, weighted[0], infinity)) & 0xff) << j;
+        }
+        (losses, overflow)
+    }
 }
 
 impl<E: Element> Map<E> for GradMap<E> {
@@ -109,12 +152,12 @@ impl<E: Element> Map<E> for CarefulMap<E> {
 
 /// The factor of the exponentials as one number, if the element type holds it and its parts.
 #[inline(always)]
-fn single_factor<E: Element>(inverse: (f64, f64), total: f64, scale: f64) -> Option<Factor<E>> {
-    let part = scale_pair(inverse, total);
+fn single_factor<E: Element>(inverse: (f64, f64), total: (f64, f64), scale: (f64, f64)) -> Option<Factor<E>> {
+    let part = product_of::<E>(inverse, total);
     let factor = Factor::new(part, scale);
     let (low, high) = E::FACTOR_RANGE;
     let inside = |x: f64| x.abs() > low && x.abs() < high;
-    (factor.is_single() && inside(part.0) && inside(scale)).then_some(factor)
+    (factor.is_single() && inside(part.0) && inside(scale.0)).then_some(factor)
 }
 
 impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
@@ -128,31 +171,43 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         // SAFETY: the caller's promise.
         let (mut group, special) = unsafe { group_of_rows::<T::Ops, S>(s, rows, u32::MAX, GRAD) };
         group.finish_inverse(s);
+        let mut sums = Sums::ZERO;
+        for i in 0..rows.n {
+            if special >> i & 1 == 0 {
+                let (x, t, max) = (rows.x[0][i], rows.x[1][i], group.max[i]);
+                let [weighted, total] = s.call(Weighted::<T::Ops> { x, t, max, len: rows.len });
+                (sums.weighted[0][i], sums.weighted[1][i]) = weighted;
+                (sums.total[0][i], sums.total[1][i]) = total;
+            }
+        }
+        let (losses, overflow) = sums.losses(s, &group);
         for i in 0..rows.n {
             let (x, t, len) = (rows.x[0][i], rows.x[1][i], rows.len);
-            if special >> i & 1 == 1 {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    per_row.add(i).write(special_loss::<T::Ops>(x, t, len));
-                    if GRAD {
-                        map::fill::<T::Ops>(rows.out[i], len, T::Ops::NAN);
-                    }
+            // SAFETY: the caller's promise.
+            let loss = unsafe {
+                if special >> i & 1 == 1 {
+                    special_loss::<T::Ops>(x, t, len)
+                } else if overflow >> i & 1 == 1 {
+                    large_loss::<T::Ops>(x, t, len, group.max[i], sums.total(i).0 * group.log[i])
+                } else {
+                    losses[i]
                 }
-                continue;
-            }
-            let (weighted, total) = s.call(Weighted::<T::Ops> { x, t, max: group.max[i], len });
+            };
             // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(weighted + total * group.log[i]) };
-            if GRAD {
+            unsafe { per_row.add(i).write(loss) };
+            if GRAD && special >> i & 1 == 1 {
+                // SAFETY: the caller's promise.
+                unsafe { map::fill::<T::Ops>(rows.out[i], len, T::Ops::NAN) };
+            } else if GRAD {
                 let stored = rows.stored;
                 let e = if stored.is_null() { stored } else { stored.wrapping_add(i * len) }.cast_const();
-                let scale = self.scale.get(rows.first + i);
+                let (total, scale) = (sums.total(i), self.scale.get(rows.first + i));
                 let factor = single_factor::<T::Ops>(group.inverse_pair(i), total, scale);
-                let careful = Factor::new(group.inverse_pair(i), 1.0);
+                let careful = Factor::new(group.inverse_pair(i), (1.0, 0.0));
                 let (shift, reference) = (group.shift[i], group.reference[i]);
                 let exponentials = Exponentials { x, e, shift, reference, factor: factor.unwrap_or(careful) };
                 let minus = minus::<T::Ops>(scale);
-                let (scale, total) = (T::Ops::from_f64(scale), T::Ops::from_f64(total));
+                let (scale, total) = (T::Ops::from_f64(scale.0), T::Ops::from_f64(value(total)));
                 // SAFETY: the caller's promise.
                 unsafe {
                     if factor.is_some() {
@@ -178,21 +233,25 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         });
         let total =
             sum_lanes!(O<T>, S, s, tile.len, |c, acc| O::<T>::accumulate(s, acc, tile.at::<S>(s, 1, c)));
-        let (weighted, total) = (values::<O<T>, S>(s, weighted), values::<O<T>, S>(s, total));
+        let mut sums = Sums::ZERO;
+        let [high, low] = &mut sums.weighted;
+        O::<T>::store_sums(s, weighted, high, low);
+        let [high, low] = &mut sums.total;
+        O::<T>::store_sums(s, total, high, low);
         // SAFETY: the caller's promise.
         let (mut group, unusual) = unsafe { tile_sum::<O<T>, S, true>(s, tile.x[0], tile.len) };
         let mut again = unusual | group.finish_others(s, tile.len);
         group.finish_log(s);
-        for i in 0..tile.n {
-            // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(weighted[i] + total[i] * group.log[i]) };
-        }
+        let (losses, overflow) = sums.losses(s, &group);
+        again |= overflow;
+        // SAFETY: `per_row` has room for `n` results.
+        unsafe { std::ptr::copy_nonoverlapping(losses.as_ptr(), per_row, tile.n) };
         if GRAD {
             group.finish_inverse(s);
             let mut parts = [[T::default(); MAX_WIDTH]; 4];
             for i in 0..tile.n {
                 let scale = self.scale.get(tile.first + i);
-                match single_factor::<O<T>>(group.inverse_pair(i), total[i], scale) {
+                match single_factor::<O<T>>(group.inverse_pair(i), sums.total(i), scale) {
                     Some(factor) => (parts[0][i], parts[1][i]) = (factor.high, factor.low),
                     None => again |= 1 << i,
                 }
@@ -208,6 +267,25 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         }
         again
     }
+}
+
+/// The loss of a row whose `max - x` overflows, `log` already weighted, from halves: what is left of the row's
+/// smaller terms is below its last digit.
+///
+/// # Safety
+/// `x` and `t` are valid for reading `len` elements.
+#[inline(never)]
+unsafe fn large_loss<E: Element>(x: *const E::T, t: *const E::T, len: usize, max: E::T, log: f64) -> f64 {
+    let half = 0.5 * E::to_f64(max);
+    let mut sum = (0.5 * log, 0.0);
+    for c in 0..len {
+        // SAFETY: `c < len`.
+        let (x, t) = unsafe { (E::to_f64(x.add(c).read()), E::to_f64(t.add(c).read())) };
+        if t != 0.0 {
+            sum = add_pairs(sum, (t * (half - 0.5 * x), 0.0));
+        }
+    }
+    2.0 * value(sum)
 }
 
 /// The loss of a row with NaN, with +inf, or of -inf alone, by the formula itself.

@@ -6,7 +6,7 @@
 //! ```
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Acc, Double, Element};
+use crate::float::{Acc, Double, Element, value};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, dense_sums, row_sum, sum_lanes, tile_sum};
 use crate::lines::{Dense, Kernel, Rows, Tile};
@@ -39,7 +39,9 @@ impl<E: Element> Kernel for Softmax<E> {
                 continue;
             }
             // SAFETY: the caller's promise.
-            unsafe { write_exponentials(s, rows, &group, i, Factor::new(group.inverse_pair(i), 1.0), None) };
+            unsafe {
+                write_exponentials(s, rows, &group, i, Factor::new(group.inverse_pair(i), (1.0, 0.0)), None)
+            };
         }
     }
 
@@ -138,12 +140,6 @@ struct Dot<E: Element> {
     a: *const E::T,
     b: *const E::T,
     len: usize,
-}
-
-/// The value of a `(high, low)` sum; the low part of an overflowed one is no number.
-#[inline(always)]
-pub(crate) fn value(sum: (f64, f64)) -> f64 {
-    if sum.0.is_finite() { sum.0 + sum.1 } else { sum.0 }
 }
 
 impl<E: Element> Task for Dot<E> {

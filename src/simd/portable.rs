@@ -254,17 +254,32 @@ fn round_to_odd(s: f64, e: f64) -> f64 {
     f64::from_bits(bits.wrapping_add(step & even))
 }
 
-/// `a * b + c`: the product of two `f32` is an exact `f64`; the sum is rounded to odd, then to `f32`, also
-/// where that is subnormal: 53 bits are at least two more than the result's.
+/// `a * b + c`: the product of two `f32` is an exact `f64`, and rounding the sum of `f64` to `f32` is right unless the
+/// first rounding has led to the middle between two `f32`, or the result is below the normal range. For these the sum
+/// is rounded to odd before: 53 bits are at least two more than the result's.
 #[inline(always)]
 fn fma_f32(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-    each!(|a, b, c| {
-        let (s, e) = two_sum(f64::from(a) * f64::from(b), f64::from(c));
-        round_to_odd(s, e) as f32
-    })
+    #[cold]
+    #[inline(never)]
+    fn careful(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| {
+            let (s, e) = two_sum(f64::from(a[i]) * f64::from(b[i]), f64::from(c[i]));
+            round_to_odd(s, e) as f32
+        })
+    }
+    let mut doubt = 0;
+    let sum = each!(|a, b, c| {
+        let s = f64::from(a) * f64::from(b) + f64::from(c);
+        // The bits that the second rounding takes away, as an integer that is 0 in the middle.
+        let middle = (s.to_bits() as u32 & 0x1fff_ffff) ^ 0x1000_0000;
+        doubt |= u32::from(middle == 0) | u32::from((s.abs() < f64::from(f32::MIN_POSITIVE)) & (s != 0.0));
+        s as f32
+    });
+    if doubt == 0 { sum } else { careful(&a, &b, &c) }
 }
 
-/// `a * b + c` by [`fma_f64_fast`], and by [`fma_f64_exact`] where that is not [`fast`].
+/// `a * b + c` by [`fma_f64_quick`]; where that is in doubt, by [`fma_f64_fast`], or by [`fma_f64_exact`] where that is
+/// not [`fast`].
 #[inline(always)]
 fn fma_f64(a: [f64; 8], b: [f64; 8], c: [f64; 8]) -> [f64; 8] {
     #[cold]
@@ -281,10 +296,12 @@ fn fma_f64(a: [f64; 8], b: [f64; 8], c: [f64; 8]) -> [f64; 8] {
         out
     }
     let mut all = true;
-    for i in 0..8 {
-        all &= fast(a[i], b[i], c[i]);
-    }
-    if all { each!(|a, b, c| fma_f64_fast(a, b, c)) } else { careful(&a, &b, &c) }
+    let sum = each!(|a, b, c| {
+        let (sum, sure) = fma_f64_quick(a, b, c);
+        all &= fast(a, b, c) & sure;
+        sum
+    });
+    if all { sum } else { careful(&a, &b, &c) }
 }
 
 const TWO_500: f64 = f64::from_bits((1023 + 500) << 52);
@@ -298,10 +315,9 @@ fn fast(a: f64, b: f64, c: f64) -> bool {
     (a.abs() <= TWO_500) & (b.abs() <= TWO_500) & (c.abs() <= TWO_500) & (product | zero)
 }
 
-/// `a * b + c` if [`fast`]: the exact product is `hi + lo`, the exact result a sum of three terms, of which
-/// the two small ones are added with rounding to odd.
+/// The exact product as `(high, low)`, if [`fast`].
 #[inline(always)]
-fn fma_f64_fast(a: f64, b: f64, c: f64) -> f64 {
+fn two_product(a: f64, b: f64) -> (f64, f64) {
     let split = |x: f64| {
         let t = x * 134_217_729.0; // 2^27 + 1: halves of 26 bits, whose products are exact.
         let hi = t - (t - x);
@@ -309,7 +325,31 @@ fn fma_f64_fast(a: f64, b: f64, c: f64) -> f64 {
     };
     let ((a1, a0), (b1, b0)) = (split(a), split(b));
     let hi = a * b;
-    let lo = ((a1 * b1 - hi) + a1 * b0 + a0 * b1) + a0 * b0;
+    (hi, ((a1 * b1 - hi) + a1 * b0 + a0 * b1) + a0 * b0)
+}
+
+/// `a * b + c` if [`fast`], and whether it is surely rounded right. Of the exact result `s + e + lo` the two small
+/// terms are added with a rounding, and it is the same result unless that led to the middle between two numbers, for
+/// the middle's distance from `s` is a number and rounding does not cross it.
+#[inline(always)]
+fn fma_f64_quick(a: f64, b: f64, c: f64) -> (f64, bool) {
+    let (hi, lo) = two_product(a, b);
+    let (s, e) = two_sum(hi, c);
+    let small = e + lo;
+    let sum = s + small;
+    // In the middle, twice the rest is the distance to the next number, and the sum with it is exact.
+    let rest = small - (sum - s);
+    let twice = rest + rest;
+    let sure = (rest == 0.0) | ((sum + twice) - sum != twice);
+    // The sign of an exact zero is that of the unfused sum.
+    (if sum == 0.0 { hi + c } else { sum }, sure)
+}
+
+/// `a * b + c` if [`fast`]: the exact result is a sum of three terms, of which the two small ones are added with
+/// rounding to odd.
+#[inline(always)]
+fn fma_f64_fast(a: f64, b: f64, c: f64) -> f64 {
+    let (hi, lo) = two_product(a, b);
     let (t, t_low) = two_sum(c, lo);
     let (s, s_low) = two_sum(hi, t);
     let (low, lost) = two_sum(t_low, s_low);

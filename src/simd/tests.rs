@@ -545,6 +545,22 @@ fn triple<T: Number>(random: &mut Random, ordinary: bool) -> (T, T, T) {
         _ => (T::ordinary(random, T::BIAS / 2), T::ordinary(random, T::BIAS / 2)),
     };
     let product = a * b;
+    // The power of two half of the last place of `x`, if there is one.
+    let half = |x: T| {
+        let field = (x.to_bits() & !T::SIGN) >> T::MANTISSA;
+        T::from_bits(field.saturating_sub(u64::from(T::MANTISSA) + 1).max(1) << T::MANTISSA)
+    };
+    // The middle between two numbers, or close to it: the product's low part decides, or the last bits of a factor.
+    match random.below(8) {
+        0 => return (a, b, half(product)),
+        1 => return (a, b, -half(product)),
+        2 => {
+            let c = T::ordinary(random, 60);
+            let one = (T::BIAS << T::MANTISSA) + random.below(3) - 1;
+            return (half(c), T::from_bits(one), c);
+        }
+        _ => {}
+    }
     let c = match random.below(4) {
         0 if ordinary => T::ordinary(random, 60),
         0 => T::any(random),

@@ -141,9 +141,10 @@ fn check_rows<T: Real>(errors: &mut Errors, random: &mut Random, rows: &[Vec<T>]
             let unit = g.abs().max(part.0.abs());
             errors.check("log_softmax_backward", T::BOUND, from_log_y[i], Dd::from(g) - part, unit, place);
 
-            let d = x - lse[row].wide();
-            let e = if d > -800.0 { Dd::difference(x, lse[row].wide()).exp() } else { ZERO };
-            let want = Dd::from(row_g[row].wide()) * e;
+            let want = match x.is_finite() {
+                true => Dd::difference(x, lse[row].wide()).exp_times(row_g[row].wide()),
+                false => ZERO,
+            };
             errors.check("logsumexp_backward", T::BOUND, from_lse[i], want, want.0, place);
         }
     }
@@ -496,6 +497,44 @@ fn means_over_many() {
     let (pred, target) = (random.normals::<f64>(300_000, 1.0), vec![0.1; 300_000]);
     check_mse(&mut errors, &pred, &target, Reduction::Mean, format_args!("300 000 elements"));
     errors.finish("means over many");
+}
+
+/// Means that are finite while the sums, or differences, of what they are taken over are not.
+#[test]
+fn means_near_the_largest_number() {
+    const HUGE: f64 = 1.5e308;
+    // Two halves of the number of rows, in chunks of their own and in one.
+    for rows in [2, 10, 9000] {
+        let shape = Shape::rows(rows, 2);
+        let x: Vec<f64> = [-HUGE / 2.0, HUGE / 2.0].repeat(rows);
+        let (labels, mut grad) = (vec![0u8; rows], vec![1.0; shape.size()]);
+        let mean = logitkit::cross_entropy(&x, &labels, shape, None, Reduction::Mean);
+        assert_eq!(mean, Ok(HUGE), "{rows} rows");
+        let sum = logitkit::cross_entropy(&x, &labels, shape, None, Reduction::Sum);
+        assert_eq!(sum, Ok(f64::INFINITY), "{rows} rows");
+        let with_grad =
+            logitkit::cross_entropy_value_and_grad(&x, &labels, shape, None, Reduction::Mean, &mut grad);
+        assert_eq!(with_grad, mean);
+        // The maximum minus the other one overflows, a part of it does not.
+        let (x, t) = ([-HUGE, HUGE].repeat(rows), [0.125, 0.5].repeat(rows));
+        let mean = logitkit::soft_cross_entropy(&x, &t, shape, Reduction::Mean);
+        assert_eq!(mean, Ok(HUGE / 4.0), "{rows} rows");
+        // Sums of squares overflow, each of a chunk of 4096 and only all of them.
+        for scale in [1.0, 1.0 / 4096.0] {
+            let root = (HUGE * scale).sqrt();
+            let pred = vec![root; 3 * rows];
+            let mean = logitkit::mse_loss(&pred, &vec![0.0; pred.len()], Reduction::Mean).unwrap();
+            let error = (mean - root * root).abs() / (root * root);
+            assert!(error <= f64::EPSILON, "{mean:e}, {rows} rows");
+        }
+    }
+    // 2 (p - t) / 8, where p - t overflows and, in the same chunk, elements that do not.
+    let pred = [HUGE, -HUGE, 3.0, 5e-324, HUGE, 1.0, 0.0, -2.0];
+    let target = [-HUGE, HUGE, 1.0, 0.0, HUGE, 1.0, 0.0, 2.0];
+    let mut grad = [0.0; 8];
+    let loss = logitkit::mse_loss_value_and_grad(&pred, &target, Reduction::Mean, &mut grad);
+    assert_eq!(loss, Ok(f64::INFINITY));
+    assert_eq!(grad, [HUGE / 2.0, -HUGE / 2.0, 0.5, 0.0, 0.0, 0.0, 0.0, -1.0]);
 }
 
 /// The reference itself, against constants and identities, to many digits more than `f64` has.

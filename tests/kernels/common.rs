@@ -110,6 +110,15 @@ impl Dd {
         sum.scaled(k as i32)
     }
 
+    /// `g exp(self)`, also where the exponential alone would lose digits.
+    pub(crate) fn exp_times(self, g: f64) -> Dd {
+        if self.0 < -3000.0 {
+            return ZERO;
+        }
+        let root = (self * Dd::from(0.5)).exp();
+        (root * Dd::from(g)) * root
+    }
+
     /// `x * 2^k`; rounds once where the result is subnormal.
     fn scaled(self, k: i32) -> Dd {
         let half = k / 2;
@@ -199,10 +208,10 @@ pub(crate) fn ulp<T: Real>(x: f64) -> f64 {
     power_of_two((exponent - (T::DIGITS - 1)).max(T::SMALLEST))
 }
 
-/// The error of `got` in units in the last place of `unit`.
+/// The error of `got` in units in the last place of `unit`; none where both are beyond the largest number.
 pub(crate) fn error<T: Real>(got: T, want: Dd, unit: f64) -> f64 {
     let got = got.wide();
-    if got == want.0 && got.is_infinite() {
+    if got.is_infinite() && got == T::of(want.0).wide() {
         return 0.0;
     }
     let error = (Dd::from(got) - want).abs().0 / ulp::<T>(unit);
@@ -322,11 +331,14 @@ impl Random {
         (0..n).map(|_| T::of(self.normal() * scale)).collect()
     }
 
+    /// Kinds of rows.
+    pub(crate) const KINDS: usize = 18;
+
     /// A row with a finite maximum. Neighbouring `kind`s are very different, so that a batch mixes them.
     pub(crate) fn row<T: Real>(&mut self, kind: usize, len: usize) -> Vec<T> {
         let mut x = self.normals::<T>(len, 1.0);
         let place = self.below(len);
-        match kind % 12 {
+        match kind % Self::KINDS {
             0 => {}
             1 => x = self.normals(len, 20.0),
             // One class dominates, by a little up to by more than the exponential's range.
@@ -358,7 +370,27 @@ impl Random {
                 let offset = if self.below(2) == 0 { T::HUGE } else { -T::HUGE };
                 x.iter_mut().for_each(|x| *x = T::of(offset + x.wide() * 3.0));
             }
-            _ => x.iter_mut().for_each(|x| *x = T::of(x.wide() * 1e-4)),
+            11 => x.iter_mut().for_each(|x| *x = T::of(x.wide() * 1e-4)),
+            // Any spread, and any distance from zero.
+            12 => {
+                let spread = 10f64.powf(self.uniform(-1.0, 3.0));
+                x.iter_mut().for_each(|x| *x = T::of(x.wide() * spread));
+            }
+            13 => {
+                let offset = 10f64.powf(self.uniform(0.0, 30.0)) * [1.0, -1.0][self.below(2)];
+                x.iter_mut().for_each(|x| *x = T::of(x.wide() * 10.0 + offset));
+            }
+            // One against as much of all others together.
+            14 => x[place] = T::of((len as f64).ln() + self.uniform(-2.0, 6.0)),
+            // Numbers below the normal range.
+            15 => x.iter_mut().for_each(|x| *x = T::of((x.wide() * 1e3).round() * ulp::<T>(0.0))),
+            // Maximum and logarithm cancel.
+            16 => x.iter_mut().for_each(|x| *x = T::of(x.wide() * 1e-3 - (len as f64).ln())),
+            // Results down to below the smallest number.
+            _ => {
+                let reach = if T::DIGITS == 24 { 110.0 } else { 760.0 };
+                x.iter_mut().for_each(|x| *x = T::of(self.uniform(-reach, 0.0)));
+            }
         }
         x
     }

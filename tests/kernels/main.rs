@@ -5,4 +5,5 @@ mod accuracy;
 mod arguments;
 mod bits;
 mod common;
+mod search;
 mod semantics;

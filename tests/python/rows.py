@@ -109,6 +109,39 @@ def huge(rng: np.random.Generator, n: int, c: int, dtype: Any) -> Array:
     return x.astype(dtype)
 
 
+def any_spread(rng: np.random.Generator, n: int, c: int, dtype: Any) -> Array:
+    """Standard deviations from 0.1 to 1000, one a row."""
+    return (rng.normal(0, 1, (n, c)) * np.geomspace(0.1, 1000, n)[:, None]).astype(dtype)
+
+
+def far(rng: np.random.Generator, n: int, c: int, dtype: Any) -> Array:
+    """Any distance from 0 up to 1e30: beyond some of them the logits are equal."""
+    centre = rng.choice([-1, 1], (n, 1)) * 10 ** rng.uniform(0, 30, (n, 1))
+    return (rng.normal(0, 10, (n, c)) + centre).astype(dtype)
+
+
+def rising(rng: np.random.Generator, n: int, c: int, dtype: Any) -> Array:
+    """Sorted, by steps of up to 30."""
+    step = np.geomspace(1e-4, 30, n)[:, None]
+    return (rng.normal(0, 5, (n, 1)) + step * np.arange(c)).astype(dtype)
+
+
+def falling(rng: np.random.Generator, n: int, c: int, dtype: Any) -> Array:
+    return rising(rng, n, c, dtype)[:, ::-1].copy()
+
+
+def outnumbered(rng: np.random.Generator, n: int, c: int, dtype: Any) -> Array:
+    """One large class against about as much of all others together."""
+    x = rng.normal(0, 0.5, (n, c))
+    x[np.arange(n), rng.integers(0, c, n)] = np.log(c) + rng.uniform(-2, 6, n)
+    return x.astype(dtype)
+
+
+def cancelling(rng: np.random.Generator, n: int, c: int, dtype: Any) -> Array:
+    """The logarithm of a sum near 1: maximum and logarithm cancel."""
+    return (rng.normal(0, 1e-3, (n, c)) - np.log(c)).astype(dtype)
+
+
 FAMILIES: dict[str, Family] = {
     f.__name__: f
     for f in (
@@ -126,5 +159,11 @@ FAMILIES: dict[str, Family] = {
         masked_infinity,
         subnormal,
         huge,
+        any_spread,
+        far,
+        rising,
+        falling,
+        outnumbered,
+        cancelling,
     )
 }

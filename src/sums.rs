@@ -1,0 +1,149 @@
+//! Sums over chunks, combined in their order, and means: no digits lost and no overflow on the way.
+#![expect(unsafe_code, reason = "threads share the cells of a sum")]
+
+use crate::float::{add_pairs, ldexp, two_product, value};
+use crate::ops::Reduction;
+use std::cell::Cell;
+
+/// `(high + low) * 2^exponent`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Sum {
+    high: f64,
+    low: f64,
+    exponent: i32,
+}
+
+impl Sum {
+    pub(crate) fn new((high, low): (f64, f64), exponent: i32) -> Sum {
+        Sum { high, low, exponent }
+    }
+
+    /// The sum of values whose plain sum is not finite, on a scale on which only infinite ones make it so.
+    #[inline(never)]
+    pub(crate) fn of_large(values: &[f64]) -> Sum {
+        let sum = values.iter().fold((0.0, 0.0), |sum, &v| add_pairs(sum, (ldexp(v, -ROOM), 0.0)));
+        Sum::new(sum, ROOM)
+    }
+
+    /// Whether it needed a larger scale than its terms have.
+    pub(crate) fn is_large(self) -> bool {
+        self.exponent > 0
+    }
+
+    /// The same number with another exponent.
+    fn at(self, exponent: i32) -> (f64, f64) {
+        let by = self.exponent - exponent;
+        if by == 0 { (self.high, self.low) } else { (ldexp(self.high, by), ldexp(self.low, by)) }
+    }
+
+    /// The sum, or the mean of `count`; the positive NaN where it is none. Rounded once, but for a sum's low part.
+    pub(crate) fn reduced(self, reduction: Reduction, count: usize) -> f64 {
+        let result = match reduction {
+            Reduction::Sum => ldexp(value((self.high, self.low)), self.exponent),
+            Reduction::Mean => self.mean(count as f64),
+        };
+        if result.is_nan() { f64::NAN } else { result }
+    }
+
+    fn mean(self, count: f64) -> f64 {
+        // The remainder of the division is exact away from the ends of the range.
+        let exponent = match self.high.abs() {
+            high if high > 1e270 => self.exponent + 300,
+            high if high < 1e-250 => self.exponent - 300,
+            _ => self.exponent,
+        };
+        let (high, low) = self.at(exponent);
+        let quotient = high / count;
+        let (product, e) = two_product(quotient, count);
+        let rest = (((high - product) - e) + low) / count;
+        ldexp(if rest.is_finite() { quotient + rest } else { quotient }, exponent)
+    }
+}
+
+/// Powers of two that are more than the number of terms of any sum.
+const ROOM: i32 = 64;
+
+/// One sum per chunk, written by whoever computes the chunk.
+pub(crate) struct Sums(Box<[Cell<Sum>]>);
+
+// SAFETY: every chunk is computed by exactly one thread, which alone touches its cell.
+unsafe impl Sync for Sums {}
+
+impl Sums {
+    pub(crate) fn new(chunks: usize) -> Self {
+        Sums(vec![Cell::new(Sum::default()); chunks].into_boxed_slice())
+    }
+
+    /// # Safety
+    /// No other thread touches this chunk at the same time.
+    pub(crate) unsafe fn set(&self, chunk: usize, sum: Sum) {
+        self.0[chunk].set(sum);
+    }
+
+    /// The sum over all chunks, in their order, with the largest exponent among them; with a larger one still where
+    /// it would overflow.
+    pub(crate) fn total(self) -> Sum {
+        let parts = || self.0.iter().map(Cell::get).filter(|part| part.high != 0.0);
+        let with = |exponent: i32| {
+            Sum::new(parts().fold((0.0, 0.0), |sum, part| add_pairs(sum, part.at(exponent))), exponent)
+        };
+        let exponent = parts().map(|part| part.exponent).max().unwrap_or(0);
+        let total = with(exponent);
+        if total.high.is_finite() { total } else { with(exponent + ROOM) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mean(values: &[f64], count: usize) -> f64 {
+        let sums = Sums::new(values.len());
+        for (i, &v) in values.iter().enumerate() {
+            // SAFETY: there is one thread.
+            unsafe { sums.set(i, Sum::new((v, 0.0), 0)) };
+        }
+        sums.total().reduced(Reduction::Mean, count)
+    }
+
+    #[test]
+    fn a_mean_is_rounded_once() {
+        for (values, count, want) in [
+            (&[1.0, 2f64.powi(-60), 1.0][..], 2, 1.0),
+            (&[1.0, 1.0, 2f64.powi(-51)], 2, 1.0 + 2f64.powi(-52)),
+            (&[5e-324, 5e-324, 5e-324], 3, 5e-324),
+            (&[1e-310, 2e-310, 3e-310], 3, 2e-310),
+            (&[f64::MAX; 5], 5, f64::MAX),
+            (&[f64::MAX, -f64::MAX, 6.0], 3, 2.0),
+            (&[f64::MAX, f64::INFINITY], 2, f64::INFINITY),
+            (&[0.0; 3], 3, 0.0),
+        ] {
+            assert_eq!(mean(values, count), want, "{values:?}");
+        }
+        assert_eq!(mean(&[1.0, f64::NAN], 2).to_bits(), f64::NAN.to_bits());
+        assert_eq!(mean(&[], 0).to_bits(), f64::NAN.to_bits());
+        // A third has no short form: the rounded quotient of the exact sum.
+        assert_eq!(mean(&[1.0, 2f64.powi(-53)], 3), 1.0 / 3.0 + 2f64.powi(-54));
+    }
+
+    #[test]
+    fn exponents_meet() {
+        let sums = Sums::new(3);
+        for (i, sum) in [Sum::new((3.0, 0.0), 1200), Sum::new((1.0, 0.0), 0), Sum::new((5.0, 0.0), -1200)]
+            .into_iter()
+            .enumerate()
+        {
+            // SAFETY: there is one thread.
+            unsafe { sums.set(i, sum) };
+        }
+        let total = sums.total();
+        assert_eq!((total.high, total.exponent), (3.0, 1200));
+        assert_eq!(total.reduced(Reduction::Sum, 3), f64::INFINITY);
+        let large = Sum::of_large(&[f64::MAX, f64::MAX, 1.0]);
+        assert_eq!(large.reduced(Reduction::Mean, 2), f64::MAX);
+        assert_eq!(large.reduced(Reduction::Sum, 2), f64::INFINITY);
+        assert_eq!(Sum::of_large(&[f64::INFINITY, 1.0]).reduced(Reduction::Mean, 2), f64::INFINITY);
+        assert_eq!(Sum::new((3.0, 0.0), -1100).reduced(Reduction::Sum, 1), 0.0);
+        assert_eq!(Sum::new((3.0, 0.0), -1074).reduced(Reduction::Mean, 3), 5e-324);
+    }
+}
