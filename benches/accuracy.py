@@ -6,8 +6,8 @@ Every operation, float32 and float64, on families of rows that are each hard in 
 on the rows that a search has found worst for logitkit. The truth is computed in extended precision
 (``tests/python/reference.py``). Libraries that are not installed are named and left out.
 
-``--write`` puts the tables and the picture into ``docs/``. Fails where one of our errors is beyond
-what is promised.
+``--write`` puts the tables and the picture into ``docs/``, which takes some minutes. Fails where
+one of our errors is beyond what is promised.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import logitkit as lk
+import numpy as np
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "python"))
@@ -49,7 +49,7 @@ ORDER = ("logitkit", "SciPy", "NumPy", "torch", "JAX")
 
 @dataclass
 class Batch:
-    """Rows with all that goes with them; what the backward operations read is what ours returned."""
+    """Rows with all that goes with them; the backward operations read what ours returned."""
 
     x: Array
     labels: Array
@@ -289,17 +289,14 @@ def jax_functions() -> dict[str, Function]:
 
 def libraries() -> tuple[dict[str, dict[str, Function]], list[str]]:
     """The functions of every library that is installed, and the names of the others."""
-    present, missing = {"logitkit": ours(), "NumPy": numpy_functions()}, []
-    for name, functions in (
-        ("SciPy", scipy_functions),
-        ("torch", torch_functions),
-        ("JAX", jax_functions),
-    ):
-        try:
+    builders = (ours, scipy_functions, numpy_functions, torch_functions, jax_functions)
+    present, missing = {}, []
+    for name, functions in zip(ORDER, builders, strict=True):
+        if name == "logitkit" or find_spec(name.lower()):
             present[name] = functions()
-        except ImportError:
+        else:
             missing.append(name)
-    return {name: present[name] for name in ORDER if name in present}, missing
+    return present, missing
 
 
 # --- the corpus ----------------------------------------------------------------------------------
@@ -333,7 +330,8 @@ def corpus(dtype: Any, quick: bool) -> Iterator[tuple[str, Batch]]:
     for name, family in rows.FAMILIES.items():
         rng = np.random.default_rng(sum(name.encode()))
         for c in LENGTHS[:4:3] if quick else LENGTHS:
-            yield name, make_batch(family(rng, ELEMENTS // c // (20 if quick else 1), c, dtype), rng)
+            n = (ELEMENTS // 20 if quick else ELEMENTS) // c
+            yield name, make_batch(family(rng, n, c, dtype), rng)
         if not quick:
             yield name, make_batch(family(rng, 1, LONG, dtype), rng)
     for batch in searched(dtype):
@@ -370,7 +368,9 @@ Key = tuple[str, str, str, str]
 """dtype, operation, family, library"""
 
 
-def measure(only: re.Pattern[str], quick: bool, present: dict[str, dict[str, Function]]) -> dict[Key, Cell]:
+def measure(
+    only: re.Pattern[str], quick: bool, present: dict[str, dict[str, Function]]
+) -> dict[Key, Cell]:
     """Every cell of the tables."""
     cells: dict[Key, Cell] = {}
     with np.errstate(all="ignore"):
@@ -407,7 +407,8 @@ def number(error: float | None) -> str:
     if not np.isfinite(error):
         return "inf"
     if error >= 1e4:
-        return f"{error:.1e}".replace("e+0", "e")
+        digits, exponent = f"{error:.1e}".split("e")
+        return f"{digits}e{int(exponent)}"
     return f"{error:.0f}" if error >= 100 else f"{error:.2f}"
 
 
@@ -475,12 +476,14 @@ def curves(present: dict[str, dict[str, Function]]) -> dict[str, Any]:
         x[:, 0] = x.max(1) + margin
         labels = np.zeros(len(x), np.int64)
         confident.append(Batch(x, labels, np.eye(10, dtype=np.float32)[labels], x))
+    spread = ("standard deviation of the logits", spreads, by_spread)
+    lead = ("lead of the label's class", margins, confident)
     panels = {}
     by_name = {operation.name: operation for operation in OPERATIONS}
-    for title, name, label, places, batches in (
-        ("softmax of 1000 classes", "softmax", "standard deviation of the logits", spreads, by_spread),
-        ("loss of a confident row", "cross_entropy", "lead of the label's class", margins, confident),
-        ("its gradient at the label", "gradient, label", "lead of the label's class", margins, confident),
+    for title, name, (label, places, batches) in (
+        ("softmax of 1000 classes", "softmax", spread),
+        ("loss of a confident row", "cross_entropy", lead),
+        ("its gradient at the label", "gradient, label", lead),
     ):
         lines: dict[str, list[float]] = {}
         for batch in batches:
@@ -502,15 +505,15 @@ def draw(panels: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, len(panels), figsize=(12, 4), layout="constrained")
     for ax, (title, (label, places, lines)) in zip(axes, panels.items(), strict=True):
         for name, errors in lines.items():
-            own = name == "logitkit"
-            ax.plot(
-                places, errors, label=name, color=f"C{ORDER.index(name)}", linewidth=2.5 if own else 1.2
-            )
+            # SciPy's and NumPy's curves coincide: one is dashed.
+            width, style = {"logitkit": (2.5, "-"), "SciPy": (2.5, ":")}.get(name, (1.2, "-"))
+            color = f"C{ORDER.index(name)}"
+            ax.plot(places, errors, label=name, color=color, linewidth=width, linestyle=style)
         ax.set(title=title, xlabel=label, yscale="log", ylim=(0.3, None))
         ax.set_xscale("log" if places[0] > 0 else "linear")
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("largest error in units in the last place")
-    axes[1].legend()
+    axes[0].legend()
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
@@ -524,7 +527,8 @@ Written by `python benches/accuracy.py --write`; the numbers are errors in units
 numbers, the unit is that of the larger one, and of `logsumexp` that of the largest of the result,
 the maximum and 1. *bound* is what is promised for every row, *logitkit* the largest error seen and
 *mean* its mean; the columns of the other libraries are their largest errors on the same rows. A
-number around 1e7 (float32) or 1e16 (float64) is a result of 0 that should not be 0.
+number around 1e7 (float32) or 1e16 (float64) is a result of 0 that should not be 0; *inf* stands
+for an infinity or NaN in place of a number.
 
 {about}
 
@@ -550,7 +554,8 @@ def families() -> str:
     texts = []
     for name, family in rows.FAMILIES.items():
         text = (family.__doc__ or "").split("\n")[0].rstrip(".")
-        texts.append(f"*{name.replace('_', ' ')}*" + (f" ({text[0].lower()}{text[1:]})" if text else ""))
+        what = f" ({text[0].lower()}{text[1:]})" if text else ""
+        texts.append(f"*{name.replace('_', ' ')}*{what}")
     return ", ".join(texts)
 
 
@@ -578,7 +583,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rows, few lengths")
     parser.add_argument("--only", metavar="REGEX", default="", help="in operation/dtype/family")
-    parser.add_argument("--write", action="store_true", help="write docs/accuracy.md and its picture")
+    parser.add_argument("--write", action="store_true", help="put tables and picture into docs/")
     options = parser.parse_args(arguments)
     if options.write and (options.quick or options.only):
         parser.error("--write needs all rows")

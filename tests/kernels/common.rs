@@ -92,9 +92,14 @@ impl Dd {
         if self.0 < 0.0 { -self } else { self }
     }
 
-    /// `exp(x)` for `x` up to 700; zero below -800, and for -inf.
+    /// `exp(x)` for `x` up to 700; zero below -900, and for -inf.
     pub(crate) fn exp(self) -> Dd {
-        if self.0 < -800.0 {
+        self.exp_by(0)
+    }
+
+    /// `exp(x) * 2^power`, which does not lose the digits that a smaller one would.
+    fn exp_by(self, power: i32) -> Dd {
+        if self.0 < -900.0 {
             return ZERO;
         }
         // exp(x) = exp(r / 64)^64 * 2^k
@@ -107,7 +112,7 @@ impl Dd {
         for _ in 0..6 {
             sum = sum * sum;
         }
-        sum.scaled(k as i32)
+        sum.scaled(k as i32 + power)
     }
 
     /// `g exp(self)`, also where the exponential alone would lose digits.
@@ -263,8 +268,15 @@ impl Reference {
         let max = x.iter().fold(f64::NEG_INFINITY, |m, x| m.max(x.wide()));
         assert!(max.is_finite());
         let first = x.iter().position(|x| x.wide() == max).unwrap();
-        let e: Vec<Dd> = x.iter().map(|x| Reference::difference(x.wide(), max).exp()).collect();
-        let others = e.iter().enumerate().filter(|&(c, _)| c != first).fold(ZERO, |s, (_, &e)| s + e);
+        let difference = |x: &T| Reference::difference(x.wide(), max);
+        let e: Vec<Dd> = x.iter().map(|x| difference(x).exp()).collect();
+        let mut others = e.iter().enumerate().filter(|&(c, _)| c != first).fold(ZERO, |s, (_, &e)| s + e);
+        if others.0 < 1e-250 {
+            // Terms below the normal range: their sum loses digits only once.
+            let terms =
+                x.iter().enumerate().filter(|&(c, _)| c != first).map(|(_, x)| difference(x).exp_by(300));
+            others = terms.fold(ZERO, |sum, e| sum + e).scaled(-300);
+        }
         Reference { max, e, sum: ONE + others, others, log: others.ln_1p() }
     }
 

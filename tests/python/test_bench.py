@@ -89,3 +89,38 @@ def test_what_cannot_be_done_is_said(arguments: list[str], message: str) -> None
 
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
+
+
+def test_errors_of_every_library_are_measured() -> None:
+    done = run(str(BENCHES / "accuracy.py"), "--quick", "--only", "/(normal|dominated|found)")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")]
+    table = [[cell.strip() for cell in line] for line in lines]
+    kinds = [line[0] for line in table if line[1] == "bound"]
+    assert kinds == ["float32", "float64"]
+    columns = table[0].index("NumPy"), table[0].index("logitkit")
+    for row in table:
+        if row[0] in ("log_softmax", "cross_entropy", "gradient, label"):
+            theirs, own = (float(row[column]) for column in columns)
+            assert theirs > 1e6, row
+            assert 0.5 < own <= float(row[1]), row
+
+
+WITH_A_WRONG_RESULT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import accuracy
+
+right = accuracy.lk.logsumexp
+accuracy.lk.logsumexp = lambda x, axis: right(x, axis) * x.dtype.type(1.000001)
+sys.exit(accuracy.main(["--quick", "--only", "logsumexp/float32/normal"]))
+"""
+
+
+def test_the_measurement_of_errors_fails_beyond_a_bound() -> None:
+    done = run("-c", WITH_A_WRONG_RESULT, str(BENCHES))
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "logsumexp, float32, normal: " in done.stdout
+    assert "logsumexp_backward, float32" not in done.stdout

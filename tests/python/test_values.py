@@ -577,7 +577,7 @@ def test_mse_over_many(dtype: Any) -> None:
 def test_cross_entropy_over_many(soft: bool, dtype: Any) -> None:
     """Losses from 4e-9 to 2e4 over so many rows that a running sum would lose most of them."""
     rng = np.random.default_rng(10)
-    block = (rng.normal(0, 10, (5000, 2)) + [5, 0]).astype(dtype)
+    block = rng.normal((5, 0), 10, (5000, 2)).astype(dtype)
     block[0] = -10_000, 10_000
     repeats = MANY // block.size
     x = np.tile(block, (repeats, 1))
