@@ -4,8 +4,8 @@
 //! moment. `cargo test --release --test kernels search -- --ignored --nocapture` searches for a minute (or for
 //! `LOGITKIT_SEARCH_SECONDS`), prints the worst of every operation, and puts them into the file.
 
-use crate::common::{Dd, ONE, Random, Real, Reference, ZERO, error};
-use logitkit::{Reduction, Shape};
+use crate::common::{Dd, Levels, ONE, Random, Real, Reference, ZERO, error};
+use logitkit::{Level, Reduction, Shape};
 use std::fmt::Write;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -361,8 +361,12 @@ fn check_known<T: Real + FromStr>() {
 
 #[test]
 fn worst_rows() {
-    check_known::<f32>();
-    check_known::<f64>();
+    let levels = Levels::lock();
+    for level in Level::available() {
+        levels.set(level);
+        check_known::<f32>();
+        check_known::<f64>();
+    }
 }
 
 fn check_moment<T: Real>(seed: u64) {
@@ -379,8 +383,12 @@ fn check_moment<T: Real>(seed: u64) {
 
 #[test]
 fn search_for_a_moment() {
-    check_moment::<f32>(1);
-    check_moment::<f64>(2);
+    let levels = Levels::lock();
+    for (seed, level) in Level::available().into_iter().enumerate() {
+        levels.set(level);
+        check_moment::<f32>(seed as u64);
+        check_moment::<f64>(seed as u64);
+    }
 }
 
 fn search<T: Real + FromStr>(file: &str, seconds: f64, seed: u64) -> (String, Vec<String>) {
