@@ -1,6 +1,7 @@
 //! The element types, `f32` and `f64`, with the constants of the numerical method for each.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
+use crate::exact::add_pairs;
 use crate::simd::{Lanes, Simd};
 use std::fmt::{Debug, Display};
 
@@ -143,11 +144,11 @@ pub trait Element: Copy + Send + Sync + 'static {
     ) -> Acc<S>;
     /// `acc + (factor (a - b))^2`; `f32`, which has no need of a factor, takes 1.
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S>;
-    /// `(a - b) * factor`, rounded once for `f32`.
-    fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S>;
+    /// `2 (a - b) factor`, rounded once for `f32`.
+    fn square_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S>;
     /// `2 (a - b) w`, rounded once for `f32`.
     #[cfg(feature = "python")]
-    fn weighted_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S>;
+    fn weighted_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S>;
     /// `(a - b)^2`, rounded once for `f32`.
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     /// `acc + v`.
@@ -172,15 +173,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], lo: &mut [f64; 16]);
 }
 
-/// `(s, e)` with `s + e = a + b` exactly and `s` the rounded sum (Knuth's TwoSum).
-#[inline(always)]
-pub(crate) fn two_sum(a: f64, b: f64) -> (f64, f64) {
-    let s = a + b;
-    let t = s - a;
-    (s, (a - (s - t)) + (b - t))
-}
-
-/// [`two_sum`] on vectors.
+/// [`two_sum`](crate::exact::two_sum) on vectors.
 #[inline(always)]
 pub(crate) fn two_sum_v<S: Simd>(s: S, a: V64<S>, b: V64<S>) -> (V64<S>, V64<S>) {
     let sum = Double::add(s, a, b);
@@ -189,29 +182,7 @@ pub(crate) fn two_sum_v<S: Simd>(s: S, a: V64<S>, b: V64<S>) -> (V64<S>, V64<S>)
     (sum, e)
 }
 
-/// `(p, e)` with `p + e = a b` exactly and `p` the rounded product (Dekker's TwoProduct). Far from overflow; `e` is no
-/// number near it.
-#[inline(always)]
-pub(crate) fn two_product(a: f64, b: f64) -> (f64, f64) {
-    let split = |v: f64| {
-        let c = v * 134_217_729.0; // 2^27 + 1
-        let high = c - (c - v);
-        (high, v - high)
-    };
-    let p = a * b;
-    let ((ah, al), (bh, bl)) = (split(a), split(b));
-    (p, ((ah * bh - p) + ah * bl + al * bh) + al * bl)
-}
-
-/// The product of two unevaluated sums, to about twice the precision. Far from overflow.
-#[inline(always)]
-pub(crate) fn mul_pairs(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
-    let (p, e) = two_product(a.0, b.0);
-    let e = e + (a.0 * b.1 + a.1 * b.0);
-    (p, if e.is_finite() { e } else { 0.0 })
-}
-
-/// [`mul_pairs`] on vectors. The low part is no number where the product overflows.
+/// [`mul_pairs`](crate::exact::mul_pairs) on vectors. The low part is no number where the product overflows.
 #[inline(always)]
 pub(crate) fn mul_pairs_v<S: Simd>(s: S, a: [V64<S>; 2], b: [V64<S>; 2]) -> [V64<S>; 2] {
     let p = Double::mul(s, a[0], b[0]);
@@ -219,33 +190,30 @@ pub(crate) fn mul_pairs_v<S: Simd>(s: S, a: [V64<S>; 2], b: [V64<S>; 2]) -> [V64
     [p, Double::fma(s, a[0], b[1], Double::fma(s, a[1], b[0], e))]
 }
 
-/// `a / b` with what it lacks by rounding.
-pub(crate) fn divide_pair(a: f64, b: f64) -> (f64, f64) {
-    let q = a / b;
-    let (p, e) = two_product(q, b);
-    let low = ((a - p) - e) / b;
-    (q, if low.is_finite() { low } else { 0.0 })
-}
-
-/// `x * 2^k`, rounded once unless `x` and the result are both near the ends of the range.
-pub(crate) fn ldexp(x: f64, k: i32) -> f64 {
-    let power = |k: i32| f64::from_bits(((k + 1023) as u64) << 52);
-    let first = k.clamp(-1000, 1000);
-    let rest = (k - first).clamp(-1000, 1000);
-    if rest == 0 { x * power(first) } else { x * power(first) * power(rest) }
-}
-
-/// The value of a `(high, low)` sum; the low part of an overflowed one is no number.
+/// `v`, and `other` where `v` is zero or no number.
 #[inline(always)]
-pub(crate) fn value(sum: (f64, f64)) -> f64 {
-    if sum.0.is_finite() { sum.0 + sum.1 } else { sum.0 }
+pub(crate) fn or_v<S: Simd>(s: S, v: V64<S>, other: V64<S>) -> V64<S> {
+    let zero = Double::splat(s, 0.0);
+    let positive = Double::select(s, Double::lt(s, zero, v), v, other);
+    Double::select(s, Double::lt(s, v, zero), v, positive)
 }
 
-/// `(hi, lo) + (hi, lo)`, as [`Element::merge`] does it for `f64`.
+/// `2 (a - b) w`, from halves where `2 (a - b)` overflows.
 #[inline(always)]
-pub(crate) fn add_pairs(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
-    let (hi, e) = two_sum(a.0, b.0);
-    (hi, (a.1 + b.1) + e)
+fn double_gradient<S: Simd>(s: S, a: V64<S>, b: V64<S>, w: V64<S>) -> V64<S> {
+    let (infinity, minus) = (Double::splat(s, f64::INFINITY), Double::splat(s, f64::NEG_INFINITY));
+    let d = Double::sub(s, a, b);
+    let twice = Double::add(s, d, d);
+    let y = Double::mul(s, twice, w);
+    let (below, above) = (Double::lt(s, twice, infinity), Double::lt(s, minus, twice));
+    if Double::bits(s, below) & Double::bits(s, above) == 0xff {
+        return y;
+    }
+    let half = Double::splat(s, 0.5);
+    let z = Double::mul(s, Double::sub(s, Double::mul(s, a, half), Double::mul(s, b, half)), w);
+    let z = Double::add(s, z, z);
+    let z = Double::add(s, z, z);
+    Double::select(s, below, Double::select(s, above, y, z), z)
 }
 
 /// `x`, but `max` where `t` is zero, so that `max - x` is zero there. A NaN `t` is left to the product.
@@ -446,14 +414,15 @@ impl Element for Single {
         ]
     }
     #[inline(always)]
-    fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
+    fn square_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
         let (a, b, factor) = (s.widen(a), s.widen(b), Double::splat(s, factor));
         let d = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
-        s.narrow([Double::mul(s, d[0], factor), Double::mul(s, d[1], factor)])
+        let twice = [Double::add(s, d[0], d[0]), Double::add(s, d[1], d[1])];
+        s.narrow([Double::mul(s, twice[0], factor), Double::mul(s, twice[1], factor)])
     }
     #[cfg(feature = "python")]
     #[inline(always)]
-    fn weighted_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S> {
+    fn weighted_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S> {
         let (a, b, w) = (s.widen(a), s.widen(b), s.widen(w));
         let term = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
         let twice = [Double::add(s, term[0], term[0]), Double::add(s, term[1], term[1])];
@@ -610,18 +579,17 @@ impl Element for Double {
     }
     #[inline(always)]
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S> {
-        let d = Self::scaled_difference(s, a, b, factor);
+        let d = Double::mul(s, Double::sub(s, a, b), Double::splat(s, factor));
         Self::accumulate_product(s, acc, d, d)
     }
     #[inline(always)]
-    fn scaled_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
-        Double::mul(s, Double::sub(s, a, b), Double::splat(s, factor))
+    fn square_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
+        double_gradient(s, a, b, Double::splat(s, factor))
     }
     #[cfg(feature = "python")]
     #[inline(always)]
-    fn weighted_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S> {
-        // Twice the weight: twice the difference might overflow.
-        Double::mul(s, Double::sub(s, a, b), Double::add(s, w, w))
+    fn weighted_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S> {
+        double_gradient(s, a, b, w)
     }
     #[inline(always)]
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {

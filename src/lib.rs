@@ -32,10 +32,12 @@
 //! | `sums.rs` | sums over chunks, and means, without overflow on the way |
 //! | `math.rs` | exp and log1p on vectors: method, interval, error bound |
 //! | `float.rs` | `f32` and `f64` with the constants of the method |
+//! | `exact.rs` | sums and products of numbers with what rounding takes from them |
 //! | `shape.rs`, `error.rs` | where the elements are; what can be wrong |
 //! | `simd.rs` | vectors of fixed logical width; the instruction set as a run-time value |
 
 mod error;
+mod exact;
 mod float;
 mod kernels;
 mod lines;

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
 use crate::error::Error;
-use crate::float::{Element, Float, divide_pair, ldexp};
+use crate::exact::{divide_pair, ldexp};
+use crate::float::{Element, Float};
 use crate::kernels::classification_error::ClassificationError;
 use crate::kernels::cross_entropy::CrossEntropy;
 use crate::kernels::labels::{LabelType, Labels};
@@ -11,7 +12,7 @@ use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
 use crate::kernels::map::Scale;
 #[cfg(feature = "python")]
 use crate::kernels::mse::WeightedDifference;
-use crate::kernels::mse::{CHUNK, Difference, SquaredError, Values};
+use crate::kernels::mse::{CHUNK, Difference, SquaredError};
 use crate::kernels::soft_cross_entropy::SoftCrossEntropy;
 use crate::kernels::softmax::{Softmax, SoftmaxBackward};
 use crate::lines::{Kernel, PerRow, Plan, Walk, chunk_rows};
@@ -346,8 +347,7 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
 ) -> Sum {
     let sums = Sums::new(len.div_ceil(CHUNK));
     let (p, t) = (Shared(p.cast_mut()), Shared(t.cast_mut()));
-    let grad =
-        grad.map(|(factor, out)| (2.0 * factor, Shared(out), streams_flat(len, out, [p.0, t.0], fresh)));
+    let grad = grad.map(|(factor, out)| (factor, Shared(out), streams_flat(len, out, [p.0, t.0], fresh)));
     let all = &sums;
     flat(len, &|start, n| {
         for i in (start..start + n).step_by(CHUNK) {
@@ -357,9 +357,8 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
             // SAFETY: the chunk belongs to this thread alone.
             unsafe { all.set(i / CHUNK, sum) };
             if let Some((factor, out, stream)) = &grad {
-                // Where squares overflow, so may the differences.
-                let kind = if sum.is_large() { Values::Halves(*factor) } else { Values::Scaled(*factor) };
-                dispatch(Difference::<T::Ops> { p, t, out: out.at(i), len, kind, stream: *stream });
+                let (factor, stream, out) = (Some(*factor), *stream, out.at(i));
+                dispatch(Difference::<T::Ops> { p, t, out, len, factor, stream });
             }
         }
     });
@@ -390,8 +389,8 @@ pub(crate) unsafe fn squared_error_grad_view<T: Float>(
     match grad {
         SquaredGrad::Scalar(factor, _) => flat(len, &|start, len| {
             let (p, t) = (p.at(start).cast_const(), t.at(start).cast_const());
-            let kind = Values::Scaled(2.0 * factor);
-            dispatch(Difference::<T::Ops> { p, t, out: out.at(start), len, kind, stream });
+            let factor = Some(factor);
+            dispatch(Difference::<T::Ops> { p, t, out: out.at(start), len, factor, stream });
         }),
         SquaredGrad::Elements(weight, _) => {
             let weight = Shared(weight.cast_mut());
@@ -425,7 +424,7 @@ pub(crate) unsafe fn squared_differences_view<T: Float>(
             t: t.at(start).cast_const(),
             out: out.at(start),
             len,
-            kind: Values::Squares,
+            factor: None,
             stream,
         });
     });

@@ -1,7 +1,7 @@
 //! Sums over chunks, combined in their order, and means: no digits lost and no overflow on the way.
 #![expect(unsafe_code, reason = "threads share the cells of a sum")]
 
-use crate::float::{add_pairs, ldexp, two_product, value};
+use crate::exact::{add_pairs, ldexp, two_product, two_sum, value};
 use crate::ops::Reduction;
 use std::cell::Cell;
 
@@ -25,18 +25,14 @@ impl Sum {
         Sum::new(sum, ROOM)
     }
 
-    /// Whether it needed a larger scale than its terms have.
-    pub(crate) fn is_large(self) -> bool {
-        self.exponent > 0
-    }
-
     /// The same number with another exponent.
     fn at(self, exponent: i32) -> (f64, f64) {
         let by = self.exponent - exponent;
         if by == 0 { (self.high, self.low) } else { (ldexp(self.high, by), ldexp(self.low, by)) }
     }
 
-    /// The sum, or the mean of `count`; the positive NaN where it is none. Rounded once, but for a sum's low part.
+    /// The sum, or the mean of `count`, within half a unit in the last place and a little, one unit where it is below
+    /// the normal range; the positive NaN where it is none.
     pub(crate) fn reduced(self, reduction: Reduction, count: usize) -> f64 {
         let result = match reduction {
             Reduction::Sum => ldexp(value((self.high, self.low)), self.exponent),
@@ -46,13 +42,15 @@ impl Sum {
     }
 
     fn mean(self, count: f64) -> f64 {
+        let (high, low) = if self.high.is_finite() { two_sum(self.high, self.low) } else { (self.high, 0.0) };
+        let sum = Sum { high, low, ..self };
         // The remainder of the division is exact away from the ends of the range.
-        let exponent = match self.high.abs() {
+        let exponent = match high.abs() {
             high if high > 1e270 => self.exponent + 300,
             high if high < 1e-250 => self.exponent - 300,
             _ => self.exponent,
         };
-        let (high, low) = self.at(exponent);
+        let (high, low) = sum.at(exponent);
         let quotient = high / count;
         let (product, e) = two_product(quotient, count);
         let rest = (((high - product) - e) + low) / count;
@@ -83,7 +81,7 @@ impl Sums {
     /// The sum over all chunks, in their order, with the largest exponent among them; with a larger one still where
     /// it would overflow.
     pub(crate) fn total(self) -> Sum {
-        let parts = || self.0.iter().map(Cell::get).filter(|part| part.high != 0.0);
+        let parts = || self.0.iter().map(Cell::get).filter(|part| part.high != 0.0 || part.low != 0.0);
         let with = |exponent: i32| {
             Sum::new(parts().fold((0.0, 0.0), |sum, part| add_pairs(sum, part.at(exponent))), exponent)
         };
@@ -107,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_is_rounded_once() {
+    fn means() {
         for (values, count, want) in [
             (&[1.0, 2f64.powi(-60), 1.0][..], 2, 1.0),
             (&[1.0, 1.0, 2f64.powi(-51)], 2, 1.0 + 2f64.powi(-52)),
@@ -117,6 +115,7 @@ mod tests {
             (&[f64::MAX, -f64::MAX, 6.0], 3, 2.0),
             (&[f64::MAX, f64::INFINITY], 2, f64::INFINITY),
             (&[0.0; 3], 3, 0.0),
+            (&[1.0, 2f64.powi(-60), -1.0], 2, 2f64.powi(-61)),
         ] {
             assert_eq!(mean(values, count), want, "{values:?}");
         }

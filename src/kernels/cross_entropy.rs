@@ -8,7 +8,7 @@
 //! The label's entry at the maximum is `-scale others / S`, which keeps its digits where `p_y - 1` is 0.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Double, Element, Float, V64, mul_pairs_v, two_sum_v};
+use crate::float::{Double, Element, Float, V64, mul_pairs_v, or_v, two_sum_v};
 use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_of_rows, special_max};
 use crate::kernels::map::{self, Factor, Scale, product_of};
@@ -101,22 +101,19 @@ fn pair_entries<E: Element, S: Simd>(
     let scale = pair(&scales[0], &scales[1]);
     let inverse = pair(&group.inverse, &group.inverse_low);
     let others = pair(&group.others, &group.others_low);
-    let minus = others.map(|v| Double::sub(s, zero, v));
+    // Not `others`, which may be zero: its product keeps the sign.
+    let minus = inverse.map(|v| Double::sub(s, zero, v));
     // The large factor and the small one of three come together first.
-    let small = mul_pairs_v(s, mul_pairs_v(s, minus, inverse), scale);
-    let large = mul_pairs_v(s, minus, mul_pairs_v(s, inverse, scale));
+    let small = mul_pairs_v(s, mul_pairs_v(s, others, minus), scale);
+    let large = mul_pairs_v(s, others, mul_pairs_v(s, minus, scale));
     let magnitude = Double::max(s, scale[0], Double::sub(s, zero, scale[0]));
     let is_large = Double::lt(s, Double::splat(s, 1.0), magnitude);
     let at_max = [0, 1].map(|i| Double::select(s, is_large, large[i], small[i]));
     let p = mul_pairs_v(s, [load64(s, e, j), zero], inverse);
     let (high, low) = two_sum_v(s, p[0], Double::splat(s, -1.0));
     let elsewhere = mul_pairs_v(s, [high, Double::add(s, low, p[1])], scale);
-    [at_max, elsewhere].map(|[high, low]| {
-        // The low part of an overflowed product is no number.
-        let sum = Double::add(s, high, low);
-        let positive = Double::select(s, Double::lt(s, zero, sum), sum, high);
-        Double::select(s, Double::lt(s, sum, Double::splat(s, 1.0)), sum, positive)
-    })
+    // The low part of an overflowed product is no number.
+    [at_max, elsewhere].map(|[high, low]| or_v(s, Double::add(s, high, low), high))
 }
 
 impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {

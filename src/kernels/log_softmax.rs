@@ -8,7 +8,8 @@
 //! Both parts of `y` are negative: nothing cancels, also where one class dominates.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Acc, Double, Element, value};
+use crate::exact::value;
+use crate::float::{Acc, Double, Element};
 use crate::kernels::logsumexp::{group_of_rows, offset_factor, special_max};
 use crate::kernels::map::{self, Map};
 use crate::kernels::rowsum::{MAX_WIDTH, sum_lanes, tile_sum};
@@ -97,12 +98,12 @@ unsafe fn special_row<E: Element>(x: *const E::T, out: *mut E::T, len: usize) {
 pub(crate) struct LogSoftmaxBackward<E>(pub(crate) PhantomData<E>);
 
 /// `sum_c x_c` over a row, as a sum over logical lanes.
-struct Sum<E: Element> {
+struct RowTotal<E: Element> {
     x: *const E::T,
     len: usize,
 }
 
-impl<E: Element> Task for Sum<E> {
+impl<E: Element> Task for RowTotal<E> {
     type Out = (f64, f64);
 
     #[inline(always)]
@@ -128,12 +129,13 @@ struct BackwardMap<E: Element> {
 #[inline(always)]
 fn backward<E: Element, S: Simd>(s: S, g: E::V<S>, y: E::V<S>, [high, low, offset]: [E::V<S>; 3]) -> E::V<S> {
     let e = exp_wide::<E, S>(s, y, E::splat(s, E::ZERO), offset);
+    // The low part first: last, both roundings would be those of a sum that may be twice the larger term.
     E::canonical(s, E::fma(s, e, high, E::fma(s, e, low, g)))
 }
 
 /// `-sum` with its low part, and their offset.
 #[inline(always)]
-fn minus<E: Element>(sum: (f64, f64)) -> [E::T; 3] {
+fn minus_sum<E: Element>(sum: (f64, f64)) -> [E::T; 3] {
     let total = value(sum);
     let (high, offset) = offset_factor::<E>(-total);
     let power = if E::to_f64(offset) == 0.0 { 1.0 } else { E::OFFSET_POWER };
@@ -162,7 +164,7 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
         for i in 0..rows.n {
             let (g, y) = (rows.x[0][i], rows.x[1][i]);
-            let factor = minus::<E>(s.call(Sum::<E> { x: g, len: rows.len }));
+            let factor = minus_sum::<E>(s.call(RowTotal::<E> { x: g, len: rows.len }));
             let map = BackwardMap::<E> { g, y, factor };
             // SAFETY: the caller's promise.
             unsafe { map::write_row(s, &map, rows.out[i], rows.len, rows.stream) };
@@ -176,7 +178,7 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
         E::store_sums(s, sums, &mut high, &mut low);
         let mut factors = [[E::ZERO; MAX_WIDTH]; 3];
         for i in 0..tile.n {
-            let factor = minus::<E>((high[i], low[i]));
+            let factor = minus_sum::<E>((high[i], low[i]));
             (0..3).for_each(|k| factors[k][i] = factor[k]);
         }
         // SAFETY: the arrays hold a vector.

@@ -1,7 +1,8 @@
 //! Elementwise maps along a row, and the factors that they multiply by.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::float::{Element, mul_pairs};
+use crate::exact::mul_pairs;
+use crate::float::Element;
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::lines::AHEAD_BYTES;
 use crate::math::{exp_scaled, magic};

@@ -5,7 +5,8 @@
 
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::float::{Acc, Double, Element, Single, ldexp};
+use crate::exact::ldexp;
+use crate::float::{Acc, Double, Element, Single};
 use crate::kernels::rowsum::row_sum;
 use crate::math::{exp_scaled, magic};
 use crate::simd::{Level, Simd, Task, dispatch, set_level};

@@ -20,7 +20,8 @@
 //! those rows are swept again without one occurrence of the maximum, which gives `others` to full precision.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::float::{Acc, Double, Element, Float, ldexp, two_sum, two_sum_v};
+use crate::exact::{ldexp, two_sum};
+use crate::float::{Acc, Double, Element, Float, two_sum_v};
 use crate::lines::{Dense, MAX_GROUPS};
 use crate::math::{exp_scaled, log1p, magic};
 use crate::simd::{Simd, Task, prefetch};

@@ -8,7 +8,8 @@
 //! Probabilities are taken as given, not normalised. A class with `t_c = 0` adds nothing, whatever its logit.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Acc, Double, Element, Float, add_pairs, mul_pairs_v, two_sum_v, value};
+use crate::exact::{add_pairs, value};
+use crate::float::{Acc, Double, Element, Float, mul_pairs_v, or_v, two_sum_v};
 use crate::kernels::logsumexp::{group_of_rows, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, load64, store64, sum_lanes, tile_max, tile_sum};
@@ -72,13 +73,13 @@ fn minus<E: Element>(scale: (f64, f64)) -> (E::T, E::T) {
 }
 
 /// The two sums of [`Weighted`] for the rows of a group, high and low parts apart.
-struct Sums {
+struct RowTotals {
     weighted: [[f64; MAX_WIDTH]; 2],
     total: [[f64; MAX_WIDTH]; 2],
 }
 
-impl Sums {
-    const ZERO: Sums = Sums { weighted: [[0.0; MAX_WIDTH]; 2], total: [[0.0; MAX_WIDTH]; 2] };
+impl RowTotals {
+    const ZERO: RowTotals = RowTotals { weighted: [[0.0; MAX_WIDTH]; 2], total: [[0.0; MAX_WIDTH]; 2] };
 
     fn total(&self, i: usize) -> (f64, f64) {
         (self.total[0][i], self.total[1][i])
@@ -102,14 +103,15 @@ impl Sums {
                 let low = Double::add(s, weighted[1], product[1]);
                 let sum = Double::add(s, sum, Double::add(s, e, low));
                 // Near overflow the low parts are no numbers.
-                let positive = Double::select(s, Double::lt(s, Double::splat(s, 0.0), sum), sum, plain);
-                Double::select(s, Double::lt(s, sum, Double::splat(s, 1.0)), sum, positive)
+                or_v(s, sum, plain)
             } else {
                 plain
             };
             store64(s, loss, &mut losses, j);
-            let infinity = Double::splat(s, f64::INFINITY);
-            overflow |= (!Double::bits(s, Double::lt(s, weighted[0], infinity)) & 0xff) << j;
+            let (minus, infinity) = (Double::splat(s, f64::NEG_INFINITY), Double::splat(s, f64::INFINITY));
+            let finite = Double::bits(s, Double::lt(s, minus, weighted[0]))
+                & Double::bits(s, Double::lt(s, weighted[0], infinity));
+            overflow |= (!finite & 0xff) << j;
         }
         (losses, overflow)
     }
@@ -171,7 +173,7 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         // SAFETY: the caller's promise.
         let (mut group, special) = unsafe { group_of_rows::<T::Ops, S>(s, rows, u32::MAX, GRAD) };
         group.finish_inverse(s);
-        let mut sums = Sums::ZERO;
+        let mut sums = RowTotals::ZERO;
         for i in 0..rows.n {
             if special >> i & 1 == 0 {
                 let (x, t, max) = (rows.x[0][i], rows.x[1][i], group.max[i]);
@@ -233,7 +235,7 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         });
         let total =
             sum_lanes!(O<T>, S, s, tile.len, |c, acc| O::<T>::accumulate(s, acc, tile.at::<S>(s, 1, c)));
-        let mut sums = Sums::ZERO;
+        let mut sums = RowTotals::ZERO;
         let [high, low] = &mut sums.weighted;
         O::<T>::store_sums(s, weighted, high, low);
         let [high, low] = &mut sums.total;
@@ -269,8 +271,8 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
     }
 }
 
-/// The loss of a row whose `max - x` overflows, `log` already weighted, from halves: what is left of the row's
-/// smaller terms is below its last digit.
+/// The loss of a row whose sum of `t (max - x)` is not finite, from halves; `log` is weighted already. For `t >= 0`
+/// all terms have one sign, so that their roundings stay within two units of the sum.
 ///
 /// # Safety
 /// `x` and `t` are valid for reading `len` elements.

@@ -6,7 +6,8 @@
 //! ```
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::{Acc, Double, Element, value};
+use crate::exact::value;
+use crate::float::{Acc, Double, Element};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, dense_sums, row_sum, sum_lanes, tile_sum};
 use crate::lines::{Dense, Kernel, Rows, Tile};

@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "loads and stores take pointers")]
 
 use super::{Lanes, Simd, Task};
+use crate::exact::{two_product, two_sum};
 
 /// The token of the level that every processor has.
 #[derive(Clone, Copy)]
@@ -235,14 +236,6 @@ fn power_f64(k: f64) -> f64 {
     f64::from_bits((k + (1.5 * TWO_52 + 1023.0)).to_bits() << 52)
 }
 
-/// `(s, e)` with `s = a + b` rounded and `s + e = a + b` exactly, if nothing overflows.
-#[inline(always)]
-fn two_sum(a: f64, b: f64) -> (f64, f64) {
-    let s = a + b;
-    let t = s - a;
-    (s, (a - (s - t)) + (b - t))
-}
-
 /// `s + e` rounded to odd, for the results of [`two_sum`]: an inexact sum with an even last bit moves to the
 /// neighbour on the side of `e`. A NaN `e` counts as 0.
 #[inline(always)]
@@ -315,22 +308,10 @@ fn fast(a: f64, b: f64, c: f64) -> bool {
     (a.abs() <= TWO_500) & (b.abs() <= TWO_500) & (c.abs() <= TWO_500) & (product | zero)
 }
 
-/// The exact product as `(high, low)`, if [`fast`].
-#[inline(always)]
-fn two_product(a: f64, b: f64) -> (f64, f64) {
-    let split = |x: f64| {
-        let t = x * 134_217_729.0; // 2^27 + 1: halves of 26 bits, whose products are exact.
-        let hi = t - (t - x);
-        (hi, x - hi)
-    };
-    let ((a1, a0), (b1, b0)) = (split(a), split(b));
-    let hi = a * b;
-    (hi, ((a1 * b1 - hi) + a1 * b0 + a0 * b1) + a0 * b0)
-}
-
 /// `a * b + c` if [`fast`], and whether it is surely rounded right. Of the exact result `s + e + lo` the two small
-/// terms are added with a rounding, and it is the same result unless that led to the middle between two numbers, for
-/// the middle's distance from `s` is a number and rounding does not cross it.
+/// terms are added with a rounding, and it is the same result unless that led to the middle between two numbers: the
+/// middle's distance from `s` is a number, which rounding does not cross. (Either `e` is zero and `e + lo` exact, or `s`
+/// is at least half as large as each of its terms, and the numbers around it have no more digits than that distance.)
 #[inline(always)]
 fn fma_f64_quick(a: f64, b: f64, c: f64) -> (f64, bool) {
     let (hi, lo) = two_product(a, b);

@@ -535,6 +535,40 @@ fn means_near_the_largest_number() {
     let loss = logitkit::mse_loss_value_and_grad(&pred, &target, Reduction::Mean, &mut grad);
     assert_eq!(loss, Ok(f64::INFINITY));
     assert_eq!(grad, [HUGE / 2.0, -HUGE / 2.0, 0.5, 0.0, 0.0, 0.0, 0.0, -1.0]);
+    // Of either sign.
+    for t in [0.5, -0.5] {
+        let loss =
+            logitkit::soft_cross_entropy(&[1e308, -1e308], &[0.0, t], Shape::rows(1, 2), Reduction::Sum);
+        assert_eq!(loss, Ok(1e308 * (2.0 * t)));
+    }
+}
+
+/// What is left where losses of both signs cancel, each in a chunk of its own.
+#[test]
+fn losses_that_cancel() {
+    let shape = Shape::rows(3, 40_000);
+    let x = vec![0.0f64; shape.size()];
+    let mut t = x.clone();
+    (t[0], t[shape.len], t[2 * shape.len]) = (1.0, -1.0, 2f64.powi(-60));
+    let loss = logitkit::soft_cross_entropy(&x, &t, shape, Reduction::Sum).unwrap();
+    assert_eq!(loss, 40_000f64.ln() * 2f64.powi(-60));
+}
+
+/// An element's gradient is the same beside a huge number, an infinity, and NaN.
+#[test]
+fn squared_error_gradients_are_alone() {
+    for neighbour in [1.0, 1e200, 1.5e308, f64::INFINITY, f64::NAN] {
+        let pred = [neighbour, 5e-324, 1.0, -1.5e308, 1e-310, 3.0, 0.25, 5e-324, 7.0];
+        let target = [0.0, 0.0, 1.0, 1.5e308, 5e-324, -4.0, 0.5, -5e-324, 7.5];
+        let mut grad = [0.0; 9];
+        logitkit::mse_loss_value_and_grad(&pred, &target, Reduction::Sum, &mut grad).unwrap();
+        let tiny = 2.0 * (1e-310 - 5e-324);
+        assert_eq!(
+            grad[1..],
+            [1e-323, 0.0, f64::NEG_INFINITY, tiny, 14.0, -0.5, 2e-323, -1.0],
+            "{neighbour}"
+        );
+    }
 }
 
 /// The reference itself, against constants and identities, to many digits more than `f64` has.

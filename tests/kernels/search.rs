@@ -417,7 +417,7 @@ fn search_for_long() {
     let seconds = std::env::var("LOGITKIT_SEARCH_SECONDS").map_or(60.0, |text| text.parse().unwrap());
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let file = std::fs::read_to_string(FILE).unwrap_or_default();
-    let share = seconds / 13.0;
+    let share = seconds / results::<f32>().len() as f64;
     // One thread for each type.
     let (single, double) = std::thread::scope(|scope| {
         let double = scope.spawn(|| search::<f64>(&file, share, seed));

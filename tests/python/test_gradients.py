@@ -272,3 +272,31 @@ def test_grad_output_broadcasts_to_the_batch(rng: np.random.Generator) -> None:
         factor = 2.0 ** rng.integers(-3, 3, shape)
         got = lk.mse_loss_value_and_grad(pred, target, reduction="none", grad_output=factor)[1]
         assert np.array_equal(got, grad * factor)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_squared_error_with_extreme_incoming_gradients(dtype: Any, reduction: str) -> None:
+    """What overflows on the way does not show: neither twice the factor nor the difference."""
+    large, tiny = (dtype(v) for v in ((3e38, 1e-37) if dtype == np.float32 else (1.7e308, 1e-300)))
+    pred = np.array([tiny, 0, large, 1], dtype)
+    target = np.array([0, 0, -large, 1], dtype)
+    for incoming in (1e30, 0.1):
+        factor = dtype(incoming) / (4 if reduction == "mean" else 1)
+        expected = 2 * factor * (pred.astype(np.longdouble) - target)
+        expected = np.where(abs(expected) > np.finfo(dtype).max, np.inf, expected)
+        outputs = [dtype(incoming)]
+        if reduction == "none":
+            outputs.append(np.full(4, incoming, dtype))
+        for output in outputs:
+            _, grad = lk.mse_loss_value_and_grad(
+                pred, target, reduction=reduction, grad_output=output
+            )
+            np.testing.assert_allclose(grad, expected, rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gradient_at_a_certain_label_is_minus_zero(dtype: Any) -> None:
+    _, grad = lk.cross_entropy_value_and_grad(np.array([[0, -np.inf]], dtype), [0])
+    assert grad.tolist() == [[0, 0]]
+    assert np.signbit(grad).tolist() == [[True, False]]
