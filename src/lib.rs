@@ -32,9 +32,9 @@
 //! | `sums.rs` | sums over chunks, and means, without overflow on the way |
 //! | `math.rs` | exp and log1p on vectors: method, interval, error bound |
 //! | `float.rs` | `f32` and `f64` with the constants of the method |
-//! | `exact.rs` | sums and products of numbers with what rounding takes from them |
 //! | `shape.rs`, `error.rs` | where the elements are; what can be wrong |
 //! | `simd.rs` | vectors of fixed logical width; the instruction set as a run-time value |
+//! | `exact.rs` | sums and products of numbers with what rounding takes from them |
 
 mod error;
 mod exact;
@@ -54,7 +54,7 @@ pub use error::Error;
 pub use float::Float;
 pub use kernels::labels::LabelType;
 pub use ops::{
-    Label, Reduction, classification_error, cross_entropy, cross_entropy_rows, cross_entropy_value_and_grad,
+    Label, classification_error, cross_entropy, cross_entropy_rows, cross_entropy_value_and_grad,
     log_softmax, log_softmax_backward, log_softmax_in_place, logsumexp, logsumexp_backward, mse_loss,
     mse_loss_value_and_grad, soft_cross_entropy, soft_cross_entropy_value_and_grad, softmax,
     softmax_backward, softmax_in_place,
@@ -62,3 +62,4 @@ pub use ops::{
 pub use parallel::{get_num_threads, set_num_threads, set_thread_override};
 pub use shape::Shape;
 pub use simd::{Level, level, set_level};
+pub use sums::Reduction;

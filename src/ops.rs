@@ -19,7 +19,7 @@ use crate::lines::{Kernel, PerRow, Plan, Walk, chunk_rows};
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
-use crate::sums::{Sum, Sums};
+use crate::sums::{Reduction, Sum, Sums};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -33,15 +33,6 @@ const HUGE_PAGE: usize = 2 << 20;
 const FLAT_CLAIM: usize = 16;
 /// The power of two by which `f64` differences are scaled whose squares leave the range.
 const MSE_POWER: i32 = 600;
-
-/// How the losses of the rows become one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduction {
-    /// Their sum over the number of rows that are not ignored; NaN if there is none.
-    Mean,
-    /// Their sum.
-    Sum,
-}
 
 /// What becomes of the losses of the rows, with strided results.
 pub(crate) enum Reduce<T> {
@@ -435,8 +426,7 @@ pub(crate) unsafe fn squared_differences_view<T: Float>(
 pub(crate) mod limits {
     use super::{Float, SERIAL, Shared, dispatch, get_num_threads, run_chunks};
     use crate::kernels::limits::{Copy, ExpSum, Read};
-    use crate::ops::Reduction;
-    use crate::sums::{Sum, Sums};
+    use crate::sums::{Reduction, Sum, Sums};
 
     const PIECE: usize = 64 * 1024;
 

@@ -12,13 +12,14 @@ use crate::error::Error;
 use crate::float::Float;
 use crate::kernels::labels::{LabelType, Labels};
 use crate::ops::{
-    self, GradOutput, Reduce, Reduction, classification_error_view, cross_entropy_view,
-    log_softmax_backward_view, log_softmax_view, logsumexp_backward_view, logsumexp_view,
-    soft_cross_entropy_view, softmax_backward_view, softmax_view,
+    self, GradOutput, Reduce, classification_error_view, cross_entropy_view, log_softmax_backward_view,
+    log_softmax_view, logsumexp_backward_view, logsumexp_view, soft_cross_entropy_view,
+    softmax_backward_view, softmax_view,
 };
 use crate::parallel;
 use crate::shape::{Shape, View};
 use crate::simd::{self, Level};
+use crate::sums::Reduction;
 use numpy::npyffi::{NPY_ORDER, NpyTypes, PY_ARRAY_API, PyArrayObject, get_type_object, npy_intp};
 use pyo3::exceptions::{PyImportError, PyIndexError, PyValueError};
 use pyo3::prelude::*;

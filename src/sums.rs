@@ -2,8 +2,16 @@
 #![expect(unsafe_code, reason = "threads share the cells of a sum")]
 
 use crate::exact::{add_pairs, ldexp, two_product, two_sum, value};
-use crate::ops::Reduction;
 use std::cell::Cell;
+
+/// How the losses of the rows become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their sum over the number of rows that are not ignored; NaN if there is none.
+    Mean,
+    /// Their sum.
+    Sum,
+}
 
 /// `(high + low) * 2^exponent`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
