@@ -116,7 +116,9 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32;
     fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]);
-    unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, index: *const u32) -> Self::V<S>;
+    unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, words: *const u32) -> Self::V<S>;
+    unsafe fn permute2<S: Simd>(s: S, a: Self::V<S>, words: *const u32, b: Self::V<S>) -> Self::V<S>;
+    fn permuted<S: Simd>() -> usize;
 
     /// Bit `i` is set where lane `i` is NaN.
     #[inline(always)]
@@ -167,10 +169,28 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// [`Element::reduce`] for `WIDTH` rows of `len >= 1` elements that follow one another: an accumulator whose
     /// lanes are rows. Up to `WIDTH - 1` elements behind the last row are read too, but not used.
     unsafe fn reduce_rows<S: Simd>(s: S, p: *const Self::T, len: usize) -> Acc<S>;
-    /// `1 / sum` as `(high, low)` for an accumulator whose lanes are rows.
-    fn inverse<S: Simd>(s: S, sums: Acc<S>) -> (Self::V<S>, Self::V<S>);
-    /// The `(high, low)` parts of an accumulator whose lanes are rows.
-    fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], lo: &mut [f64; 16]);
+    /// [`Element::reduce`] for `WIDTH` accumulators: one whose lanes are theirs.
+    fn reduce_all<S: Simd>(s: S, accs: &[Acc<S>]) -> Acc<S>;
+    /// The lanes of a vector as wide numbers.
+    fn wide<S: Simd>(s: S, v: Self::V<S>) -> Acc<S>;
+    /// Sums rounded to the element type; the low part of an overflowed one is no number.
+    fn value<S: Simd>(s: S, sums: Acc<S>) -> Self::V<S>;
+    /// Wide numbers rounded to the element type; `f64` drops the low part.
+    fn narrow<S: Simd>(s: S, wide: Acc<S>) -> Self::V<S>;
+    /// Wide numbers as `(high, low)`.
+    fn split<S: Simd>(s: S, wide: Acc<S>) -> (Self::V<S>, Self::V<S>);
+    /// `1 / sum` to about 45 bits (`f32`), or 100.
+    fn inverse<S: Simd>(s: S, sums: Acc<S>) -> Acc<S>;
+    /// The product of wide numbers.
+    fn product<S: Simd>(s: S, a: Acc<S>, b: Acc<S>) -> Acc<S>;
+    /// `sum - term`, exact but for the last rounding.
+    fn without<S: Simd>(s: S, sums: Acc<S>, term: Self::V<S>) -> Acc<S>;
+    /// Bit `i` is set where `a < factor b`; low parts are passed over.
+    fn below<S: Simd>(s: S, a: Acc<S>, b: Acc<S>, factor: f64) -> u32;
+    /// Reads `WIDTH` wide numbers, high and low parts apart (`f32` has none), from element `j` on.
+    fn load_wide<S: Simd>(s: S, high: &[f64], low: &[f64], j: usize) -> Acc<S>;
+    /// The reverse of [`Element::load_wide`].
+    fn store_wide<S: Simd>(s: S, wide: Acc<S>, high: &mut [f64], low: &mut [f64], j: usize);
 }
 
 /// [`two_sum`](crate::exact::two_sum) on vectors.
@@ -188,6 +208,45 @@ pub(crate) fn mul_pairs_v<S: Simd>(s: S, a: [V64<S>; 2], b: [V64<S>; 2]) -> [V64
     let p = Double::mul(s, a[0], b[0]);
     let e = Double::fma(s, a[0], b[0], Double::sub(s, Double::splat(s, 0.0), p));
     [p, Double::fma(s, a[0], b[1], Double::fma(s, a[1], b[0], e))]
+}
+
+/// `1 / v` for `f64` numbers in the range of `f32`, to about 45 bits: a division in `f32` and a step of Newton's method.
+#[inline(always)]
+pub(crate) fn reciprocal<S: Simd>(s: S, v: Acc<S>) -> Acc<S> {
+    let mut q = s.widen(Lanes::<f32>::div(s, s.splat(1.0f32), s.narrow(v)));
+    for i in 0..2 {
+        let minus = Double::sub(s, Double::splat(s, 0.0), v[i]);
+        q[i] = Double::fma(s, q[i], Double::fma(s, minus, q[i], Double::splat(s, 1.0)), q[i]);
+    }
+    q
+}
+
+/// The sums of 8 vectors, each over its own lanes, as lanes of one: the tree of [`Element::reduce`].
+#[inline(always)]
+fn sum8<S: Simd>(s: S, mut v: [V64<S>; 8]) -> V64<S> {
+    Double::transpose(s, &mut v);
+    for half in [4, 2, 1] {
+        for i in 0..half {
+            v[i] = Double::add(s, v[i], v[i + half]);
+        }
+    }
+    v[0]
+}
+
+/// Reads 8 numbers from element `j` on.
+#[inline(always)]
+pub(crate) fn load64<S: Simd>(s: S, a: &[f64], j: usize) -> V64<S> {
+    let lanes: &[f64] = &a[j..j + 8];
+    // SAFETY: 8 elements.
+    unsafe { Double::load(s, lanes.as_ptr()) }
+}
+
+/// Writes 8 numbers from element `j` on.
+#[inline(always)]
+pub(crate) fn store64<S: Simd>(s: S, v: V64<S>, a: &mut [f64], j: usize) {
+    let lanes: &mut [f64] = &mut a[j..j + 8];
+    // SAFETY: 8 elements.
+    unsafe { Double::store(s, v, lanes.as_mut_ptr()) }
 }
 
 /// `v`, and `other` where `v` is zero or no number.
@@ -314,9 +373,18 @@ macro_rules! forward {
             Lanes::<$t>::transpose(s, rows);
         }
         #[inline(always)]
-        unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, index: *const u32) -> Self::V<S> {
+        unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, words: *const u32) -> Self::V<S> {
             // SAFETY: the caller's promise.
-            unsafe { Lanes::<$t>::permute(s, v, index) }
+            unsafe { Lanes::<$t>::permute(s, v, words) }
+        }
+        #[inline(always)]
+        unsafe fn permute2<S: Simd>(s: S, a: Self::V<S>, words: *const u32, b: Self::V<S>) -> Self::V<S> {
+            // SAFETY: the caller's promise.
+            unsafe { Lanes::<$t>::permute2(s, a, words, b) }
+        }
+        #[inline(always)]
+        fn permuted<S: Simd>() -> usize {
+            <S as Lanes<$t>>::PERMUTED
         }
     };
 }
@@ -461,30 +529,67 @@ impl Element for Single {
                 }
                 *lane = Double::add(s, acc[0], acc[1]);
             }
-            Double::transpose(s, &mut lanes);
-            for half in [4, 2, 1] {
-                for i in 0..half {
-                    lanes[i] = Double::add(s, lanes[i], lanes[i + half]);
-                }
-            }
-            *sum = lanes[0];
+            *sum = sum8(s, lanes);
         }
         sums
     }
     #[inline(always)]
-    fn inverse<S: Simd>(s: S, sums: Acc<S>) -> (Self::V<S>, Self::V<S>) {
-        let one = Double::splat(s, 1.0);
-        let exact = [Double::div(s, one, sums[0]), Double::div(s, one, sums[1])];
-        let high = s.narrow(exact);
-        let rounded = s.widen(high);
-        (high, s.narrow([Double::sub(s, exact[0], rounded[0]), Double::sub(s, exact[1], rounded[1])]))
+    fn reduce_all<S: Simd>(s: S, accs: &[Acc<S>]) -> Acc<S> {
+        let mut sums: Acc<S> = [Double::splat(s, 0.0); 2];
+        for (half, sum) in sums.iter_mut().enumerate() {
+            let mut lanes = [Double::splat(s, 0.0); 8];
+            for (lane, acc) in lanes.iter_mut().zip(&accs[8 * half..8 * half + 8]) {
+                *lane = Double::add(s, acc[0], acc[1]);
+            }
+            *sum = sum8(s, lanes);
+        }
+        sums
     }
     #[inline(always)]
-    fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], _lo: &mut [f64; 16]) {
-        // SAFETY: `hi` has 16 elements.
-        unsafe { Double::store(s, acc[0], hi.as_mut_ptr()) };
-        // SAFETY: as above.
-        unsafe { Double::store(s, acc[1], hi.as_mut_ptr().add(8)) };
+    fn wide<S: Simd>(s: S, v: Self::V<S>) -> Acc<S> {
+        s.widen(v)
+    }
+    #[inline(always)]
+    fn value<S: Simd>(s: S, sums: Acc<S>) -> Self::V<S> {
+        s.narrow(sums)
+    }
+    #[inline(always)]
+    fn narrow<S: Simd>(s: S, wide: Acc<S>) -> Self::V<S> {
+        s.narrow(wide)
+    }
+    #[inline(always)]
+    fn split<S: Simd>(s: S, wide: Acc<S>) -> (Self::V<S>, Self::V<S>) {
+        let high = s.narrow(wide);
+        let rounded = s.widen(high);
+        (high, s.narrow([Double::sub(s, wide[0], rounded[0]), Double::sub(s, wide[1], rounded[1])]))
+    }
+    #[inline(always)]
+    fn inverse<S: Simd>(s: S, sums: Acc<S>) -> Acc<S> {
+        reciprocal(s, sums)
+    }
+    #[inline(always)]
+    fn product<S: Simd>(s: S, a: Acc<S>, b: Acc<S>) -> Acc<S> {
+        [Double::mul(s, a[0], b[0]), Double::mul(s, a[1], b[1])]
+    }
+    #[inline(always)]
+    fn without<S: Simd>(s: S, sums: Acc<S>, term: Self::V<S>) -> Acc<S> {
+        let term = s.widen(term);
+        [Double::sub(s, sums[0], term[0]), Double::sub(s, sums[1], term[1])]
+    }
+    #[inline(always)]
+    fn below<S: Simd>(s: S, a: Acc<S>, b: Acc<S>, factor: f64) -> u32 {
+        let factor = Double::splat(s, factor);
+        let low = Double::bits(s, Double::lt(s, a[0], Double::mul(s, b[0], factor)));
+        low | Double::bits(s, Double::lt(s, a[1], Double::mul(s, b[1], factor))) << 8
+    }
+    #[inline(always)]
+    fn load_wide<S: Simd>(s: S, high: &[f64], _low: &[f64], j: usize) -> Acc<S> {
+        [load64(s, high, j), load64(s, high, j + 8)]
+    }
+    #[inline(always)]
+    fn store_wide<S: Simd>(s: S, wide: Acc<S>, high: &mut [f64], _low: &mut [f64], j: usize) {
+        store64(s, wide[0], high, j);
+        store64(s, wide[1], high, j + 8);
     }
 }
 
@@ -614,23 +719,29 @@ impl Element for Double {
     #[inline(always)]
     unsafe fn reduce_rows<S: Simd>(s: S, p: *const f64, len: usize) -> Acc<S> {
         let zero = Double::splat(s, 0.0);
-        let (mut hi, mut lo) = ([zero; 8], [zero; 8]);
-        for i in 0..8 {
+        let mut accs: [Acc<S>; 8] = [[zero; 2]; 8];
+        for (i, acc) in accs.iter_mut().enumerate() {
             let row = p.wrapping_add(i * len);
             // SAFETY: the caller's promise.
-            let mut acc: Acc<S> = [unsafe { Double::load_first(s, row, len.min(8), 0.0) }, zero];
+            *acc = [unsafe { Double::load_first(s, row, len.min(8), 0.0) }, zero];
             for c in (8..len).step_by(8) {
                 // SAFETY: the caller's promise.
-                acc = Double::accumulate(s, acc, unsafe {
+                *acc = Double::accumulate(s, *acc, unsafe {
                     Double::load_first(s, row.add(c), (len - c).min(8), 0.0)
                 });
             }
+        }
+        Self::reduce_all(s, &accs)
+    }
+    #[inline(always)]
+    fn reduce_all<S: Simd>(s: S, accs: &[Acc<S>]) -> Acc<S> {
+        let zero = Double::splat(s, 0.0);
+        let (mut hi, mut lo) = ([zero; 8], [zero; 8]);
+        for (i, &acc) in accs[..8].iter().enumerate() {
             [hi[i], lo[i]] = acc;
         }
         Double::transpose(s, &mut hi);
-        if len > 8 {
-            Double::transpose(s, &mut lo);
-        }
+        Double::transpose(s, &mut lo);
         for half in [4, 2, 1] {
             for i in 0..half {
                 [hi[i], lo[i]] = Double::merge(s, [hi[i], lo[i]], [hi[i + half], lo[i + half]]);
@@ -638,21 +749,56 @@ impl Element for Double {
         }
         [hi[0], lo[0]]
     }
+    #[inline(always)]
+    fn wide<S: Simd>(s: S, v: Self::V<S>) -> Acc<S> {
+        [v, Double::splat(s, 0.0)]
+    }
+    #[inline(always)]
+    fn value<S: Simd>(s: S, [hi, lo]: Acc<S>) -> Self::V<S> {
+        let below = Double::lt(s, hi, Double::splat(s, f64::INFINITY));
+        let above = Double::lt(s, Double::splat(s, f64::NEG_INFINITY), hi);
+        Double::select(s, below, Double::select(s, above, Double::add(s, hi, lo), hi), hi)
+    }
+    #[inline(always)]
+    fn narrow<S: Simd>(_s: S, wide: Acc<S>) -> Self::V<S> {
+        wide[0]
+    }
+    #[inline(always)]
+    fn split<S: Simd>(_s: S, wide: Acc<S>) -> (Self::V<S>, Self::V<S>) {
+        (wide[0], wide[1])
+    }
     /// One Newton step takes in the low part, and leaves one.
     #[inline(always)]
-    fn inverse<S: Simd>(s: S, [hi, lo]: Acc<S>) -> (Self::V<S>, Self::V<S>) {
+    fn inverse<S: Simd>(s: S, [hi, lo]: Acc<S>) -> Acc<S> {
         let one = Double::splat(s, 1.0);
         let q = Double::div(s, one, hi);
         let rest = Double::fma(s, Double::sub(s, Double::splat(s, 0.0), hi), q, one);
         let rest = Double::sub(s, rest, Double::mul(s, lo, q));
         let inverse = Double::fma(s, q, rest, q);
-        (inverse, Double::fma(s, q, rest, Double::sub(s, q, inverse)))
+        [inverse, Double::fma(s, q, rest, Double::sub(s, q, inverse))]
     }
     #[inline(always)]
-    fn store_sums<S: Simd>(s: S, acc: Acc<S>, hi: &mut [f64; 16], lo: &mut [f64; 16]) {
-        // SAFETY: both have 16 elements.
-        unsafe { Double::store(s, acc[0], hi.as_mut_ptr()) };
-        // SAFETY: as above.
-        unsafe { Double::store(s, acc[1], lo.as_mut_ptr()) };
+    fn product<S: Simd>(s: S, a: Acc<S>, b: Acc<S>) -> Acc<S> {
+        mul_pairs_v(s, a, b)
+    }
+    #[inline(always)]
+    fn without<S: Simd>(s: S, [hi, lo]: Acc<S>, term: Self::V<S>) -> Acc<S> {
+        let (rest, e) = two_sum_v(s, hi, Double::sub(s, Double::splat(s, 0.0), term));
+        let low = Double::add(s, e, lo);
+        let others = Double::add(s, rest, low);
+        [others, Double::sub(s, low, Double::sub(s, others, rest))]
+    }
+    #[inline(always)]
+    fn below<S: Simd>(s: S, a: Acc<S>, b: Acc<S>, factor: f64) -> u32 {
+        Double::bits(s, Double::lt(s, a[0], Double::mul(s, b[0], Double::splat(s, factor))))
+    }
+    #[inline(always)]
+    fn load_wide<S: Simd>(s: S, high: &[f64], low: &[f64], j: usize) -> Acc<S> {
+        [load64(s, high, j), load64(s, low, j)]
+    }
+    #[inline(always)]
+    fn store_wide<S: Simd>(s: S, wide: Acc<S>, high: &mut [f64], low: &mut [f64], j: usize) {
+        store64(s, wide[0], high, j);
+        store64(s, wide[1], low, j);
     }
 }

@@ -29,6 +29,7 @@
 //! | `parallel.rs` | threads, their number, fork |
 //! | `kernels/` | the mathematics, one file per operation, forward beside backward |
 //! | `lines.rs` | how a kernel walks memory: long rows, short rows, strided columns |
+//! | `interleave.rs` | short rows put side by side, and back, by permutations |
 //! | `sums.rs` | sums over chunks, and means, without overflow on the way |
 //! | `math.rs` | exp and log1p on vectors: method, interval, error bound |
 //! | `float.rs` | `f32` and `f64` with the constants of the method |
@@ -39,6 +40,7 @@
 mod error;
 mod exact;
 mod float;
+mod interleave;
 mod kernels;
 mod lines;
 mod math;

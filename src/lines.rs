@@ -1,7 +1,7 @@
 //! How a kernel walks memory: contiguous rows, many short rows, strided columns.
 //!
-//! A kernel sees one of two things: up to `WIDTH` rows of neighbouring elements ([`Rows`]), or a *tile*,
-//! `WIDTH` rows side by side in scratch memory ([`Tile`]). The walk brings every layout to one of them:
+//! A kernel sees one of two things: up to [`GROUP`] rows of neighbouring elements ([`Rows`]), or a *band* of as many in
+//! *tiles*, `WIDTH` rows side by side in scratch memory ([`Band`]). The walk brings every layout to one of them:
 //!
 //! | layout | walk |
 //! |---|---|
@@ -14,10 +14,11 @@
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
 
 use crate::float::{Acc, Double, Element};
+use crate::interleave;
 use crate::kernels::map;
-use crate::kernels::rowsum::MAX_WIDTH;
+use crate::kernels::rowsum::{Group, MAX_WIDTH, first_bits};
 use crate::shape::{Shape, View};
-use crate::simd::{Simd, Task};
+use crate::simd::{Simd, Task, VECTOR_BYTES, WORDS};
 use crate::sums::{Sum, Sums};
 use std::cell::Cell;
 use std::ops::Range;
@@ -26,12 +27,12 @@ use std::ops::Range;
 pub(crate) const SHORT: usize = 64;
 /// Strided rows are walked as tiles up to this many bytes (the size of a block: tiles have one).
 const TALL: usize = 4096;
-/// Rows that are staged together.
-const BAND: usize = 64;
-/// Groups of rows in a band, of the type with the narrower vector.
-pub(crate) const MAX_GROUPS: usize = BAND / 8;
-/// Exponentials of one group of rows that stay in the first-level cache.
-const GROUP_BYTES: usize = 8 * 1024;
+/// Rows that are finished together: so many that the latency of a logarithm is not waited for.
+pub(crate) const GROUP: usize = 64;
+/// Tiles of a group, of the type with the narrower vector.
+pub(crate) const MAX_GROUPS: usize = GROUP / 8;
+/// Results of a group of rows that stay in the first-level cache beside their operands.
+const GROUP_BYTES: usize = 16 * 1024;
 /// How far ahead rows are prefetched: the processor's own prefetching ends with each page.
 pub(crate) const AHEAD_BYTES: usize = 16 * 1024;
 /// Longer rows compute their exponentials twice instead of storing them.
@@ -39,41 +40,89 @@ const STORED_BYTES: usize = 1 << 20;
 /// Scratch memory that a thread keeps between calls.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// Up to `WIDTH` rows, each of `len` neighbouring elements per operand.
+/// The first of evenly spaced pointers, and the step between them in elements.
+pub(crate) type Spaced<P> = (P, isize);
+
+/// Up to [`GROUP`] rows, each of `len` neighbouring elements per operand.
 pub(crate) struct Rows<E: Element> {
-    /// The rows' first elements, per operand.
-    pub(crate) x: [[*const E::T; MAX_WIDTH]; 2],
+    x: [Spaced<*const E::T>; 2],
     /// Where the results go: the operand's own memory when in place, otherwise apart from all operands.
-    pub(crate) out: [*mut E::T; MAX_WIDTH],
+    out: Spaced<*mut E::T>,
+    /// Memory for the exponentials of each row, or null when the rows are too long. It may be that of the results.
+    stored: Spaced<*mut E::T>,
     pub(crate) n: usize,
     pub(crate) len: usize,
-    /// The first row's number in the batch, and those of the others (consecutive unless `n == 1`).
+    /// The first row's number in the batch; the others follow.
     pub(crate) first: usize,
     /// Results are written past the caches.
     pub(crate) stream: bool,
-    /// Scratch memory for `n * len` elements, or null when the rows are too long.
-    pub(crate) stored: *mut E::T,
     /// How many elements behind a row's those lie that are best fetched while it is worked on.
     pub(crate) ahead: isize,
 }
 
-/// `WIDTH` rows side by side: element `c` of lane `l` at `c * WIDTH + l`.
-pub(crate) struct Tile<E: Element> {
-    /// The operands; the first one receives the results.
-    pub(crate) x: [*mut E::T; 2],
+impl<E: Element> Rows<E> {
+    /// The first element of row `i` of an operand.
+    #[inline(always)]
+    pub(crate) fn x(&self, operand: usize, i: usize) -> *const E::T {
+        self.x[operand].0.wrapping_offset(self.x[operand].1 * i as isize)
+    }
+
+    /// Where the results of row `i` go.
+    #[inline(always)]
+    pub(crate) fn out(&self, i: usize) -> *mut E::T {
+        self.out.0.wrapping_offset(self.out.1 * i as isize)
+    }
+
+    /// Where the exponentials of row `i` go, or null.
+    #[inline(always)]
+    pub(crate) fn stored(&self, i: usize) -> *mut E::T {
+        if self.stored.0.is_null() {
+            self.stored.0
+        } else {
+            self.stored.0.wrapping_offset(self.stored.1 * i as isize)
+        }
+    }
+}
+
+/// Up to [`GROUP`] rows as tiles of `WIDTH` rows side by side: element `c` of lane `l` of a tile at `c * WIDTH + l`.
+pub(crate) struct Band<E: Element> {
+    /// The operands' first tiles; the first operand receives the results.
+    x: [*mut E::T; 2],
+    /// Elements from tile to tile.
+    size: usize,
     pub(crate) len: usize,
     pub(crate) first: usize,
-    /// Lanes that are rows of the batch; the others repeat one.
+    /// Rows of the batch; the lanes of the last tile beyond them repeat one.
     pub(crate) n: usize,
 }
 
-impl<E: Element> Tile<E> {
-    /// Element `c < len` of every lane of an operand.
+impl<E: Element> Band<E> {
+    /// The tile whose first lane is row `j`.
     #[inline(always)]
-    pub(crate) fn at<S: Simd>(&self, s: S, operand: usize, c: usize) -> E::V<S> {
-        debug_assert!(c < self.len);
+    pub(crate) fn tile(&self, operand: usize, j: usize) -> *mut E::T {
+        self.x[operand].wrapping_add(j / E::WIDTH * self.size)
+    }
+
+    /// Element `c < len` of row `i` of an operand.
+    #[inline(always)]
+    pub(crate) fn element(&self, operand: usize, i: usize, c: usize) -> *mut E::T {
+        self.tile(operand, i).wrapping_add(c * E::WIDTH + i % E::WIDTH)
+    }
+
+    /// Element `c < len` of rows `j..j + WIDTH` of an operand.
+    #[inline(always)]
+    pub(crate) fn at<S: Simd>(&self, s: S, operand: usize, j: usize, c: usize) -> E::V<S> {
+        debug_assert!(c < self.len && j < self.n);
         // SAFETY: a tile's operands hold `len` vectors.
-        unsafe { E::load(s, self.x[operand].add(c * E::WIDTH)) }
+        unsafe { E::load(s, self.tile(operand, j).add(c * E::WIDTH)) }
+    }
+
+    /// Puts the results `c < len` of rows `j..j + WIDTH`.
+    #[inline(always)]
+    pub(crate) fn put<S: Simd>(&self, s: S, j: usize, c: usize, v: E::V<S>) {
+        debug_assert!(c < self.len && j < self.n);
+        // SAFETY: as above.
+        unsafe { E::store(s, v, self.tile(0, j).add(c * E::WIDTH)) };
     }
 }
 
@@ -88,7 +137,7 @@ pub(crate) struct Dense<E: Element> {
     pub(crate) groups: usize,
     /// Scratch memory for the rows and one vector more.
     pub(crate) e: *mut E::T,
-    /// The row, and so the lane, of each element of a group.
+    /// The words of each element's row, and so of its lane, for [`Element::permute`].
     pub(crate) row: *const u32,
 }
 
@@ -102,18 +151,24 @@ pub(crate) trait Kernel: Sync {
     /// Whether there is a result per row, written to `per_row[i]` for the `i`th row.
     const PER_ROW: bool;
 
-    /// Computes rows of neighbouring elements.
+    /// Computes rows of neighbouring elements; the group's numbers are for the kernel to use.
     ///
     /// # Safety
     /// The pointers of `rows` are valid for what [`Rows`] says; `per_row` for writing `n` results.
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<Self::E>, per_row: *mut f64);
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<Self::E>, group: &mut Group<Self::E>, per_row: *mut f64);
 
-    /// Computes a tile. Bit `l` of the result is set where lane `l` must go through [`Kernel::rows`] instead.
+    /// Computes a band. Bit `i` of the result is set where row `i` must go through [`Kernel::rows`] instead.
     ///
     /// # Safety
-    /// The operands of `tile` are valid for reading and writing `len * WIDTH` elements; `per_row` for
+    /// The operands of the band's tiles are valid for reading and writing `len * WIDTH` elements each; `per_row` for
     /// writing `n` results.
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<Self::E>, per_row: *mut f64) -> u32;
+    unsafe fn band<S: Simd>(
+        &self,
+        s: S,
+        band: &Band<Self::E>,
+        group: &mut Group<Self::E>,
+        per_row: *mut f64,
+    ) -> u64;
 
     /// Whether [`Kernel::dense`] is worth a try: one operand, no result per row.
     const DENSE: bool = false;
@@ -155,7 +210,7 @@ unsafe impl<E: Element> Sync for Plan<'_, E> {}
 /// The rows of one chunk: fixed by the shape alone, for the sums over chunks have the bits of the chunks.
 pub(crate) fn chunk_rows(shape: Shape) -> usize {
     let rows = (32 * 1024 / shape.len.max(1)).next_power_of_two().min(4096);
-    if shape.inner > 1 { rows.max(BAND) } else { rows }
+    if shape.inner > 1 { rows.max(GROUP) } else { rows }
 }
 
 /// The walk over one chunk.
@@ -203,6 +258,7 @@ struct Scratch {
     tiles: [Buffer; 2],
     dense: [Buffer; 2],
     gathered: [Buffer; 3],
+    group: Buffer,
     per_row: Buffer,
 }
 
@@ -213,6 +269,15 @@ thread_local! {
 impl Scratch {
     fn take() -> Box<Scratch> {
         SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default()
+    }
+
+    /// The group that kernels work with.
+    #[inline(always)]
+    fn group<'a, E: Element>(&mut self) -> &'a mut Group<E> {
+        let memory = self.group.get::<Group<E>>(1).cast::<Group<E>>();
+        // SAFETY: aligned memory of that size, whose bits are numbers whatever they are. Nothing else refers to it:
+        // one walk has the scratch memory, and takes its group once.
+        unsafe { &mut *memory }
     }
 
     fn give_back(mut self: Box<Self>) {
@@ -269,7 +334,18 @@ impl<K: Kernel> Walk<'_, K> {
         match &self.plan.per_row {
             PerRow::Nothing => {}
             PerRow::Array(view) => {
-                for (i, &value) in results.iter().enumerate() {
+                let mut done = 0;
+                if inner == 1 && view.outer == 1 {
+                    let out = view.row(first, 1);
+                    while done + K::E::WIDTH <= results.len() {
+                        let wide = K::E::load_wide(s, results, results, done);
+                        let value = K::E::canonical(s, K::E::narrow(s, wide));
+                        // SAFETY: the view has an element for each row of the batch, side by side.
+                        unsafe { K::E::store(s, value, out.add(done)) };
+                        done += K::E::WIDTH;
+                    }
+                }
+                for (i, &value) in results.iter().enumerate().skip(done) {
                     let value = if value.is_nan() { K::E::NAN } else { K::E::from_f64(value) };
                     // SAFETY: the view has an element for each row of the batch.
                     unsafe { view.row(first + i, inner).write(value) };
@@ -297,21 +373,26 @@ impl<K: Kernel> Walk<'_, K> {
         }
     }
 
-    /// One row, as the kernel sees it.
+    /// `n` rows as the kernel sees them. Beyond the first they lie in one row of the batch's inner extent.
     #[inline(always)]
-    fn start(&self, row: usize) -> Rows<K::E> {
-        let mut rows = Rows {
-            x: [[std::ptr::null(); MAX_WIDTH]; 2],
-            out: [std::ptr::null_mut(); MAX_WIDTH],
-            n: 0,
-            len: self.plan.shape.len,
+    fn start(&self, row: usize, n: usize) -> Rows<K::E> {
+        let (plan, inner) = (self.plan, self.plan.shape.inner);
+        let first = |view: &View<_>| (view.row(row, inner), if inner == 1 { view.outer } else { view.inner });
+        let mut x = [(std::ptr::null(), 0); 2];
+        for operand in 0..K::INPUTS {
+            let (p, step) = first(&plan.x[operand]);
+            x[operand] = (p.cast_const(), step);
+        }
+        Rows {
+            x,
+            out: if K::WRITES { first(&plan.out) } else { (std::ptr::null_mut(), 0) },
+            stored: (std::ptr::null_mut(), 0),
+            n,
+            len: plan.shape.len,
             first: row,
-            stream: self.plan.stream,
-            stored: std::ptr::null_mut(),
+            stream: plan.stream,
             ahead: self.ahead(),
-        };
-        self.push(&mut rows, row);
-        rows
+        }
     }
 
     /// [`AHEAD_BYTES`] in whole rows; nothing where the next row is not the next in memory.
@@ -326,38 +407,31 @@ impl<K: Kernel> Walk<'_, K> {
     }
 
     #[inline(always)]
-    fn push(&self, rows: &mut Rows<K::E>, row: usize) {
-        let (plan, i) = (self.plan, rows.n);
-        for operand in 0..K::INPUTS {
-            rows.x[operand][i] = plan.x[operand].row(row, plan.shape.inner).cast_const();
-        }
-        if K::WRITES {
-            rows.out[i] = plan.out.row(row, plan.shape.inner);
-        }
-        rows.n += 1;
-    }
-
-    #[inline(always)]
     unsafe fn walk_rows<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64) {
-        let size = size_of::<<K::E as Element>::T>();
-        let len = self.plan.shape.len;
-        let most = (GROUP_BYTES / (len * size).max(1)).clamp(1, K::E::WIDTH);
-        let stored = if K::WRITES && len * size <= STORED_BYTES {
-            scratch.stored.get(most.min(self.rows.len()) * len)
-        } else {
-            std::ptr::null_mut()
-        };
+        type T<K> = <<K as Kernel>::E as Element>::T;
+        let (size, len, inner) = (size_of::<T<K>>(), self.plan.shape.len, self.plan.shape.inner);
+        let most = if K::WRITES { (GROUP_BYTES / (len * size).max(1)).clamp(1, GROUP) } else { GROUP };
+        // A row's exponentials: where its results will be, or in scratch memory that begins with a cache line.
+        let step = len.next_multiple_of(VECTOR_BYTES / size);
+        let in_place = self.plan.x[..K::INPUTS].iter().any(|x| x.ptr == self.plan.out.ptr);
+        let keeps = K::WRITES && len * size <= STORED_BYTES;
+        let apart = keeps && (in_place || self.plan.stream);
+        let scratch_rows: *mut T<K> =
+            if apart { scratch.stored.get(most.min(self.rows.len()) * step) } else { std::ptr::null_mut() };
+        let group = scratch.group::<K::E>();
         let mut row = self.rows.start;
         while row < self.rows.end {
-            let mut rows = self.start(row);
-            while rows.n < most && row + rows.n < self.rows.end {
-                let next = row + rows.n;
-                self.push(&mut rows, next);
+            let n = most.min(self.rows.end - row);
+            let n = if inner == 1 { n } else { n.min(inner - row % inner) };
+            let mut rows = self.start(row, n);
+            if apart {
+                rows.stored = (scratch_rows, step as isize);
+            } else if keeps {
+                rows.stored = rows.out;
             }
-            rows.stored = stored;
             // SAFETY: the caller's promise; `per_row` has room for the chunk.
-            unsafe { self.kernel.rows(s, &rows, per_row.wrapping_add(row - self.rows.start)) };
-            row += rows.n;
+            unsafe { self.kernel.rows(s, &rows, group, per_row.wrapping_add(row - self.rows.start)) };
+            row += n;
         }
     }
 
@@ -368,43 +442,45 @@ impl<K: Kernel> Walk<'_, K> {
         &self,
         s: S,
         gathered: &mut [Buffer; 3],
+        group: &mut Group<K::E>,
         row: usize,
         per_row: *mut f64,
         put: *mut <K::E as Element>::T,
         step: isize,
     ) {
         let (plan, len) = (self.plan, self.plan.shape.len);
-        let mut rows = self.start(row);
+        let mut rows = self.start(row, 1);
         (rows.stream, rows.ahead) = (false, 0);
         for operand in 0..K::INPUTS {
             let buffer = gathered[operand].get::<<K::E as Element>::T>(len);
-            let (x, step) = (rows.x[operand][0], plan.x[operand].len);
+            let (x, step) = (rows.x(operand, 0), plan.x[operand].len);
             for c in 0..len {
                 // SAFETY: the row has `len` elements `step` apart; the buffer has room.
                 unsafe { buffer.add(c).write(x.wrapping_offset(c as isize * step).read()) };
             }
-            rows.x[operand][0] = buffer.cast_const();
+            rows.x[operand].0 = buffer.cast_const();
         }
         if K::WRITES {
-            rows.out[0] = gathered[2].get(len);
+            rows.out.0 = gathered[2].get(len);
         }
         // SAFETY: the buffers hold whole rows; `per_row` is the caller's.
-        unsafe { self.kernel.rows(s, &rows, per_row) };
+        unsafe { self.kernel.rows(s, &rows, group, per_row) };
         if K::WRITES {
             for c in 0..len {
                 // SAFETY: `put` has `len` elements `step` apart.
-                unsafe { put.wrapping_offset(c as isize * step).write(rows.out[0].add(c).read()) };
+                unsafe { put.wrapping_offset(c as isize * step).write(rows.out(0).add(c).read()) };
             }
         }
     }
 
     #[inline(always)]
     unsafe fn walk_gathered<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64) {
+        let group = scratch.group::<K::E>();
         for row in self.rows.clone() {
             let put = self.plan.out.row(row, self.plan.shape.inner);
             let per_row = per_row.wrapping_add(row - self.rows.start);
             // SAFETY: the caller's promise.
-            unsafe { self.single(s, &mut scratch.gathered, row, per_row, put, self.plan.out.len) };
+            unsafe { self.single(s, &mut scratch.gathered, group, row, per_row, put, self.plan.out.len) };
         }
     }
 
@@ -415,28 +491,29 @@ impl<K: Kernel> Walk<'_, K> {
         // Whole vectors of classes, for the transposition.
         let size = len.next_multiple_of(width) * width;
         let tiles: [*mut <K::E as Element>::T; 2] = [
-            scratch.tiles[0].get(size * (BAND / width)),
-            if K::INPUTS == 2 { scratch.tiles[1].get(size * (BAND / width)) } else { std::ptr::null_mut() },
+            scratch.tiles[0].get(size * (GROUP / width)),
+            if K::INPUTS == 2 { scratch.tiles[1].get(size * (GROUP / width)) } else { std::ptr::null_mut() },
         ];
         let dense = |view: &View<<K::E as Element>::T>| view.outer == len as isize && view.len == 1;
         let dense = (K::DENSE
+            && !interleave::is_short::<K::E, S>(len)
             && self.rows.len() >= width
             && plan.shape.inner == 1
             && dense(&plan.x[0])
             && dense(&plan.out))
         .then(|| {
-            let row = scratch.dense[1].get::<u32>(len * width);
-            for i in 0..width {
-                for c in 0..len {
-                    // SAFETY: the buffer has room.
-                    unsafe { row.add(i * len + c).write(i as u32) };
-                }
+            let row = scratch.dense[1].get::<u32>(len * WORDS);
+            let words = WORDS / width;
+            for i in 0..len * WORDS {
+                // SAFETY: the buffer has room.
+                unsafe { row.add(i).write((i / words / len * words + i % words) as u32) };
             }
-            (scratch.dense[0].get(len * BAND + width), row.cast_const())
+            (scratch.dense[0].get(len * GROUP + width), row.cast_const())
         });
+        let group = scratch.group::<K::E>();
         let mut row = self.rows.start;
         while row < self.rows.end {
-            let count = BAND.min(self.rows.end - row);
+            let count = GROUP.min(self.rows.end - row);
             if let Some((e, lanes)) = dense
                 && count >= width
             {
@@ -454,33 +531,17 @@ impl<K: Kernel> Walk<'_, K> {
                     stage::<K::E, S>(s, &plan.x[operand], plan.shape, row, count, self.rows.end, tile, size)
                 };
             }
-            for first in (0..count).step_by(width) {
-                let offset = first / width * size;
-                let tile = Tile {
-                    x: tiles.map(|t| t.wrapping_add(offset)),
-                    len,
-                    first: row + first,
-                    n: width.min(count - first),
-                };
-                let per_row = per_row.wrapping_add(row + first - self.rows.start);
-                // SAFETY: the tiles were filled; `per_row` has room for the chunk.
-                let mut again = unsafe { self.kernel.tile(s, &tile, per_row) } & ((1 << tile.n) - 1);
-                while again != 0 {
-                    let lane = again.trailing_zeros() as usize;
-                    again &= again - 1;
-                    let put = tile.x[0].wrapping_add(lane);
-                    // SAFETY: the operands still hold the row, for nothing of this band has been written.
-                    unsafe {
-                        let gathered = &mut scratch.gathered;
-                        self.single(
-                            s,
-                            gathered,
-                            tile.first + lane,
-                            per_row.wrapping_add(lane),
-                            put,
-                            width as isize,
-                        );
-                    }
+            let band = Band { x: tiles, size, len, first: row, n: count };
+            let per_row = per_row.wrapping_add(row - self.rows.start);
+            // SAFETY: the tiles were filled; `per_row` has room for the chunk.
+            let mut again = unsafe { self.kernel.band(s, &band, group, per_row) } & first_bits(count);
+            while again != 0 {
+                let i = again.trailing_zeros() as usize;
+                again &= again - 1;
+                let (put, per_row) = (band.element(0, i, 0), per_row.wrapping_add(i));
+                // SAFETY: the operands still hold the row, for nothing of this band has been written.
+                unsafe {
+                    self.single(s, &mut scratch.gathered, group, row + i, per_row, put, width as isize);
                 }
             }
             if K::WRITES {
@@ -520,6 +581,11 @@ unsafe fn stage<E: Element, S: Simd>(
             let n = width.min(count - first);
             let tile = tile.wrapping_add(first / width * size);
             let dense = shape.inner == 1 && view.outer == len as isize;
+            if dense && n == width && interleave::is_short::<E, S>(len) {
+                // SAFETY: `width` rows that follow one another; the tile has room for them.
+                unsafe { interleave::to_tile::<E, S>(s, view.row(row + first, 1), len, tile) };
+                continue;
+            }
             if dense && n == width && len < width && (end - row - first) * len >= (width - 1) * len + width {
                 // Rows that follow one another: whole vectors, which end in the rows after.
                 let start = view.row(row + first, 1);
@@ -597,6 +663,11 @@ unsafe fn unstage<E: Element, S: Simd>(
         for first in (0..count).step_by(width) {
             let n = width.min(count - first);
             let tile = tile.wrapping_add(first / width * size);
+            if dense && n == width && interleave::is_short::<E, S>(len) {
+                // SAFETY: as in `stage`.
+                unsafe { interleave::from_tile::<E, S>(s, tile, len, view.row(row + first, 1)) };
+                continue;
+            }
             if dense && n == width && len < width {
                 let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
                 for (j, v) in block.iter_mut().enumerate().take(len) {

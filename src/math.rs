@@ -2,7 +2,7 @@
 //!
 //! Every step is one IEEE operation per lane, so the bits are the same at every SIMD level.
 
-use crate::float::{Double, Element, V64};
+use crate::float::{Acc, Double, Element, V64, reciprocal};
 use crate::simd::Simd;
 
 /// `exp(x - n ln 2 + low)` for an integer `n` that leaves at most 0.3525; `low` is far smaller than `x`.
@@ -125,6 +125,48 @@ pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>, low: V64<S>) -> (V64<S>, V64<S>) {
     let rest = Double::add(s, e, Double::sub(s, inner, half_square));
     let high = Double::add(s, sum, rest);
     (high, Double::add(s, Double::sub(s, sum, high), rest))
+}
+
+/// `log(1 + others / peak)` for wide numbers `0 <= others`, `0 < peak`: to `2^-33` (`f32`), or as [`log1p`].
+///
+/// `f32` needs no more than the same series with fewer terms, two reciprocals from `f32` divisions, and no rounding
+/// error of `1 + t`: where `k` is 0 the series takes `t` itself, elsewhere the error is `2^-53` of at least 0.34.
+#[inline(always)]
+pub(crate) fn log_ratio<E: Element, S: Simd>(s: S, others: Acc<S>, peak: Acc<S>) -> Acc<S> {
+    let c = |x: f64| Double::splat(s, x);
+    if E::COMPENSATED {
+        let ratio = Double::div(s, others[0], peak[0]);
+        let rest = Double::fma(s, Double::sub(s, c(0.0), ratio), peak[0], others[0]);
+        let low = Double::div(s, Double::add(s, rest, others[1]), peak[0]);
+        let (log, low) = log1p(s, ratio, low);
+        return [log, low];
+    }
+    let inverse = reciprocal(s, peak);
+    let mut f = [c(0.0); 2];
+    let mut power = [c(0.0); 2];
+    for i in 0..2 {
+        let t = Double::mul(s, others[i], inverse[i]);
+        let u = Double::add(s, t, c(1.0));
+        let (m, k) = s.split_exponent(u);
+        let big = Double::lt(s, c(std::f64::consts::SQRT_2), m);
+        let m = Double::select(s, big, Double::mul(s, m, c(0.5)), m);
+        power[i] = Double::select(s, big, Double::add(s, k, c(1.0)), k);
+        let scaled = Double::lt(s, c(0.0), power[i]);
+        f[i] = Double::select(s, scaled, Double::sub(s, m, c(1.0)), t);
+    }
+    let inverse = reciprocal(s, [Double::add(s, f[0], c(2.0)), Double::add(s, f[1], c(2.0))]);
+    let mut log = [c(0.0); 2];
+    for i in 0..2 {
+        let q = Double::mul(s, f[i], inverse[i]);
+        let z = Double::mul(s, q, q);
+        let mut poly = c(LOG[2]);
+        for &coefficient in &LOG[3..] {
+            poly = Double::fma(s, poly, z, c(coefficient));
+        }
+        let series = Double::mul(s, q, Double::fma(s, poly, z, c(2.0)));
+        log[i] = Double::fma(s, power[i], c(std::f64::consts::LN_2), series);
+    }
+    log
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ mod tests;
 
 /// Bytes of a logical vector.
 pub(crate) const VECTOR_BYTES: usize = 64;
+/// Words of 32 bits of a logical vector.
+pub(crate) const WORDS: usize = VECTOR_BYTES / 4;
 
 /// The vector operations on lanes of type `T` that a level offers. `Self` is a token that exists only
 /// when the processor has the instruction set.
@@ -83,10 +85,16 @@ pub trait Lanes<T: Copy>: Copy {
     fn bits(self, m: Self::M) -> u32;
     /// Transposes as many vectors as a vector has lanes, in place.
     fn transpose(self, rows: &mut [Self::V]);
-    /// Lane `i` is lane `index[i]` of `v`.
+    /// Word `i` of the result, of [`WORDS`] words of 32 bits, is word `words[i]` of `v`.
     /// # Safety
-    /// `index` is valid for reading as many numbers as a vector has lanes, all of them below that.
-    unsafe fn permute(self, v: Self::V, index: *const u32) -> Self::V;
+    /// `words` is valid for reading `WORDS` numbers below `WORDS`.
+    unsafe fn permute(self, v: Self::V, words: *const u32) -> Self::V;
+    /// Word `i` of the result is word `words[i]` of `a` followed by `b`.
+    /// # Safety
+    /// `words` is valid for reading `WORDS` numbers below `2 * WORDS`.
+    unsafe fn permute2(self, a: Self::V, words: *const u32, b: Self::V) -> Self::V;
+    /// Rows of up to so many elements are faster put side by side by permutations than by a transposition.
+    const PERMUTED: usize;
 }
 
 /// A level: vectors of `f32` and `f64`, and the passage between them.

@@ -7,8 +7,8 @@
 use crate::float::Element;
 use crate::kernels::labels::Labels;
 use crate::kernels::map;
-use crate::kernels::rowsum::MAX_WIDTH;
-use crate::lines::{Kernel, Rows, Tile};
+use crate::kernels::rowsum::{Group, MAX_WIDTH};
+use crate::lines::{Band, Kernel, Rows};
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
 
@@ -54,10 +54,10 @@ impl<E: Element> Kernel for ClassificationError<E> {
     const PER_ROW: bool = true;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, per_row: *mut f64) {
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, per_row: *mut f64) {
         for i in 0..rows.n {
             let wrong = self.labels.get(rows.first + i).is_some_and(|y| {
-                let x = rows.x[0][i];
+                let x = rows.x(0, i);
                 // SAFETY: labels are class numbers.
                 let value = unsafe { x.add(y).read() };
                 // From the label on, so that a NaN at the label is seen too.
@@ -70,29 +70,31 @@ impl<E: Element> Kernel for ClassificationError<E> {
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, per_row: *mut f64) -> u32 {
-        let (labels, counted) = self.labels.classes(tile.first, tile.n);
-        let (mut values, mut classes) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
-        for i in 0..tile.n {
-            // SAFETY: labels are class numbers, 0 where ignored.
-            values[i] = unsafe { tile.x[0].add(labels[i] * E::WIDTH + i).read() };
-            classes[i] = E::from_f64(labels[i] as f64);
-        }
-        // SAFETY: the arrays hold a vector.
-        let (value, class) = unsafe { (E::load(s, values.as_ptr()), E::load(s, classes.as_ptr())) };
-        let (mut wrong, mut number) = (0, E::splat(s, E::ZERO));
-        for c in 0..tile.len {
-            // SAFETY: `c < len`.
-            let x = unsafe { E::load(s, tile.x[0].add(c * E::WIDTH)) };
-            let before = E::bits(s, E::lt(s, number, class));
-            number = E::add(s, number, E::splat(s, E::ONE));
-            let below = E::bits(s, E::lt(s, x, value));
-            wrong |= E::bits(s, E::lt(s, value, x)) | E::nan_bits(s, x) | (before & !below);
-        }
-        for i in 0..tile.n {
-            let error = (wrong & counted) >> i & 1;
-            // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(f64::from(error)) };
+    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, _group: &mut Group<E>, per_row: *mut f64) -> u64 {
+        let (labels, counted) = self.labels.classes(band.first, band.n);
+        for j in (0..band.n).step_by(E::WIDTH) {
+            let n = E::WIDTH.min(band.n - j);
+            let (mut values, mut classes) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
+            for i in 0..n {
+                // SAFETY: labels are class numbers, 0 where ignored.
+                values[i] = unsafe { band.element(0, j + i, labels[j + i]).read() };
+                classes[i] = E::from_f64(labels[j + i] as f64);
+            }
+            // SAFETY: the arrays hold a vector.
+            let (value, class) = unsafe { (E::load(s, values.as_ptr()), E::load(s, classes.as_ptr())) };
+            let (mut wrong, mut number) = (0, E::splat(s, E::ZERO));
+            for c in 0..band.len {
+                let x = band.at(s, 0, j, c);
+                let before = E::bits(s, E::lt(s, number, class));
+                number = E::add(s, number, E::splat(s, E::ONE));
+                let below = E::bits(s, E::lt(s, x, value));
+                wrong |= E::bits(s, E::lt(s, value, x)) | E::nan_bits(s, x) | (before & !below);
+            }
+            for i in 0..n {
+                let error = u64::from(wrong) >> i & counted >> (j + i) & 1;
+                // SAFETY: `j + i < n`.
+                unsafe { per_row.add(j + i).write(f64::from(u8::from(error == 1))) };
+            }
         }
         0
     }

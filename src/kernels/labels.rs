@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "labels are read through strided views")]
 
 use crate::error::Error;
+use crate::lines::GROUP;
 use crate::shape::View;
 
 /// An integer type that labels may have.
@@ -94,10 +95,10 @@ impl Labels {
         self.counts(label, self.wrapped_ignore()).then_some(label as usize)
     }
 
-    /// The classes of `n <= 16` rows from `first` on, 0 for an ignored one, and the mask of the others.
+    /// The classes of `n <= GROUP` rows from `first` on, 0 for an ignored one, and the mask of the others.
     #[inline(always)]
-    pub(crate) fn classes(&self, first: usize, n: usize) -> ([usize; 16], u32) {
-        let mut classes = [0; 16];
+    pub(crate) fn classes(&self, first: usize, n: usize) -> ([usize; GROUP], u64) {
+        let mut classes = [0; GROUP];
         let mut counted = 0;
         let ignore = self.wrapped_ignore();
         macro_rules! read {
@@ -108,7 +109,7 @@ impl Labels {
                     let label = (unsafe { view.row(first + i, self.inner).read() }) as i64;
                     let counts = self.counts(label, ignore);
                     classes[i] = if counts { label as usize } else { 0 };
-                    counted |= u32::from(counts) << i;
+                    counted |= u64::from(counts) << i;
                 }
             }};
         }

@@ -10,10 +10,10 @@
 
 use crate::exact::value;
 use crate::float::{Acc, Double, Element};
-use crate::kernels::logsumexp::{group_of_rows, offset_factor, special_max};
+use crate::kernels::logsumexp::{group_logs, offset_factor, special_max};
 use crate::kernels::map::{self, Map};
-use crate::kernels::rowsum::{MAX_WIDTH, sum_lanes, tile_sum};
-use crate::lines::{Kernel, Rows, Tile};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes};
+use crate::lines::{Band, Kernel, Rows};
 use crate::math::exp_wide;
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
@@ -43,11 +43,11 @@ impl<E: Element> Kernel for LogSoftmax<E> {
     const PER_ROW: bool = false;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, _per_row: *mut f64) {
         // SAFETY: the caller's promise.
-        let (group, special) = unsafe { group_of_rows::<E, S>(s, rows, u32::MAX, false) };
+        let special = unsafe { group_logs::<E, S>(s, rows, group, u64::MAX, false) };
         for i in 0..rows.n {
-            let (x, out) = (rows.x[0][i], rows.out[i]);
+            let (x, out) = (rows.x(0, i), rows.out(i));
             if special >> i & 1 == 1 {
                 // SAFETY: the caller's promise.
                 unsafe { special_row::<E>(x, out, rows.len) };
@@ -60,18 +60,16 @@ impl<E: Element> Kernel for LogSoftmax<E> {
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
+    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, group: &mut Group<E>, _per_row: *mut f64) -> u64 {
         // SAFETY: the caller's promise.
-        let (mut group, unusual) = unsafe { tile_sum::<E, S, false>(s, tile.x[0], tile.len) };
-        let dominated = group.finish_others(s, tile.len);
-        group.finish_log(s);
-        let log = group.log.map(E::from_f64);
-        // SAFETY: the arrays hold a vector.
-        let (max, log) = unsafe { (E::load(s, group.max.as_ptr()), E::load(s, log.as_ptr())) };
-        for c in 0..tile.len {
-            let p = tile.x[0].wrapping_add(c * E::WIDTH);
-            // SAFETY: `c < len`.
-            unsafe { E::store(s, E::sub(s, E::sub(s, E::load(s, p), max), log), p) };
+        let unusual = unsafe { band_sums::<E, S, false>(s, band, group) };
+        let dominated = group.finish_log(s, band.len);
+        for j in (0..band.n).step_by(E::WIDTH) {
+            let max = Group::<E>::load(s, &group.max, j);
+            let log = E::narrow(s, E::load_wide(s, &group.log, &group.log_low, j));
+            for c in 0..band.len {
+                band.put(s, j, c, E::sub(s, E::sub(s, band.at(s, 0, j, c), max), log));
+            }
         }
         unusual | dominated
     }
@@ -161,32 +159,33 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     const PER_ROW: bool = false;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, _per_row: *mut f64) {
         for i in 0..rows.n {
-            let (g, y) = (rows.x[0][i], rows.x[1][i]);
+            let (g, y) = (rows.x(0, i), rows.x(1, i));
             let factor = minus_sum::<E>(s.call(RowTotal::<E> { x: g, len: rows.len }));
             let map = BackwardMap::<E> { g, y, factor };
             // SAFETY: the caller's promise.
-            unsafe { map::write_row(s, &map, rows.out[i], rows.len, rows.stream) };
+            unsafe { map::write_row(s, &map, rows.out(i), rows.len, rows.stream) };
         }
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
-        let sums = sum_lanes!(E, S, s, tile.len, |c, acc| E::accumulate(s, acc, tile.at::<S>(s, 0, c)));
-        let (mut high, mut low) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
-        E::store_sums(s, sums, &mut high, &mut low);
-        let mut factors = [[E::ZERO; MAX_WIDTH]; 3];
-        for i in 0..tile.n {
-            let factor = minus_sum::<E>((high[i], low[i]));
-            (0..3).for_each(|k| factors[k][i] = factor[k]);
-        }
-        // SAFETY: the arrays hold a vector.
-        let factor = factors.each_ref().map(|a| unsafe { E::load(s, a.as_ptr()) });
-        for c in 0..tile.len {
-            let dx = backward::<E, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), factor);
-            // SAFETY: as above.
-            unsafe { E::store(s, dx, tile.x[0].add(c * E::WIDTH)) };
+    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, _group: &mut Group<E>, _per_row: *mut f64) -> u64 {
+        for j in (0..band.n).step_by(E::WIDTH) {
+            let sums = sum_lanes!(E, S, s, band.len, |c, acc| E::accumulate(s, acc, band.at(s, 0, j, c)));
+            let (mut high, mut low) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
+            E::store_wide(s, sums, &mut high, &mut low, 0);
+            let mut factors = [[E::ZERO; MAX_WIDTH]; 3];
+            for i in 0..E::WIDTH {
+                let factor = minus_sum::<E>((high[i], low[i]));
+                (factors[0][i], factors[1][i], factors[2][i]) = (factor[0], factor[1], factor[2]);
+            }
+            // SAFETY: the arrays hold a vector.
+            let factor = factors.each_ref().map(|a| unsafe { E::load(s, a.as_ptr()) });
+            for c in 0..band.len {
+                let dx = backward::<E, S>(s, band.at(s, 0, j, c), band.at(s, 1, j, c), factor);
+                band.put(s, j, c, dx);
+            }
         }
         0
     }

@@ -8,8 +8,8 @@
 
 use crate::float::{Element, Float};
 use crate::kernels::map::{self, Map, Scale};
-use crate::kernels::rowsum::{Group, MAX_WIDTH, row_others, row_sum, tile_sum};
-use crate::lines::{Kernel, Rows, Tile};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, first_bits, group_sums, row_others};
+use crate::lines::{Band, Kernel, Rows};
 use crate::math::exp_wide;
 use crate::shape::View;
 use crate::simd::Simd;
@@ -27,48 +27,40 @@ pub(crate) unsafe fn special_max<E: Element>(x: *const E::T, len: usize) -> f64 
         .fold(f64::NEG_INFINITY, |m, v| if m.is_nan() || v.is_nan() { f64::NAN } else { m.max(v) })
 }
 
-/// The sums of up to `WIDTH` rows, `others` and `log` included; the bits of special rows are set in the
-/// second result, and their `log` is zero.
+/// The sums of the `counted` rows, `others` and `log` included; the bits of special rows are set in the result, and
+/// their `log` is zero.
 ///
 /// # Safety
 /// As [`Kernel::rows`].
 #[inline(always)]
-pub(crate) unsafe fn group_of_rows<E: Element, S: Simd>(
+pub(crate) unsafe fn group_logs<E: Element, S: Simd>(
     s: S,
     rows: &Rows<E>,
-    counted: u32,
+    group: &mut Group<E>,
+    counted: u64,
     store: bool,
-) -> (Group<E>, u32) {
-    let counted = counted & ((1 << rows.n) - 1);
-    let mut group = Group::new(rows.n);
-    for i in 0..rows.n {
-        if counted >> i & 1 == 0 {
-            continue;
+) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { group_sums(s, rows, group, counted, store) };
+    let special = group.special(s) & counted;
+    let dominated = group.finish_log(s, rows.len) & counted & !special & first_bits(rows.n);
+    if dominated != 0 {
+        let mut left = dominated;
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            left &= left - 1;
+            // SAFETY: the caller's promise.
+            let others = unsafe { row_others::<E, S>(s, rows.x(0, i), rows.len, &group.row(i)) };
+            group.set_others(i, others);
         }
-        let out = if store && !rows.stored.is_null() {
-            rows.stored.wrapping_add(i * rows.len)
-        } else {
-            std::ptr::null_mut()
-        };
-        // SAFETY: the caller's promise; `stored` has room for all rows.
-        group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out, rows.ahead) });
+        group.log_again(s, dominated);
     }
-    let special = group.special(rows.n) & counted;
-    let mut dominated = group.finish_others(s, rows.len) & counted & !special;
-    while dominated != 0 {
-        let i = dominated.trailing_zeros() as usize;
-        dominated &= dominated - 1;
-        // SAFETY: the caller's promise.
-        let others = unsafe { row_others::<E, S>(s, rows.x[0][i], rows.len, &group.row(i)) };
-        group.set_others(i, others);
+    let mut left = special;
+    while left != 0 {
+        group.log[left.trailing_zeros() as usize] = 0.0;
+        left &= left - 1;
     }
-    group.finish_log(s);
-    for i in 0..rows.n {
-        if special >> i & 1 == 1 {
-            group.log[i] = 0.0;
-        }
-    }
-    (group, special)
+    special
 }
 
 /// logsumexp, one result per row.
@@ -81,28 +73,27 @@ impl<E: Element> Kernel for LogSumExp<E> {
     const PER_ROW: bool = true;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, per_row: *mut f64) {
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, per_row: *mut f64) {
         // SAFETY: the caller's promise.
-        let (group, special) = unsafe { group_of_rows::<E, S>(s, rows, u32::MAX, false) };
+        let mut special = unsafe { group_logs::<E, S>(s, rows, group, u64::MAX, false) };
         for i in 0..rows.n {
-            let lse = if special >> i & 1 == 1 {
-                // SAFETY: the caller's promise.
-                unsafe { special_max::<E>(rows.x[0][i], rows.len) }
-            } else {
-                group.logsumexp(i)
-            };
             // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(lse) };
+            unsafe { per_row.add(i).write(group.logsumexp(i)) };
+        }
+        while special != 0 {
+            let i = special.trailing_zeros() as usize;
+            special &= special - 1;
+            // SAFETY: as above; the caller's promise.
+            unsafe { per_row.add(i).write(special_max::<E>(rows.x(0, i), rows.len)) };
         }
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, per_row: *mut f64) -> u32 {
+    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, group: &mut Group<E>, per_row: *mut f64) -> u64 {
         // SAFETY: the caller's promise.
-        let (mut group, unusual) = unsafe { tile_sum::<E, S, true>(s, tile.x[0], tile.len) };
-        let dominated = group.finish_others(s, tile.len);
-        group.finish_log(s);
-        for i in 0..tile.n {
+        let unusual = unsafe { band_sums::<E, S, true>(s, band, group) };
+        let dominated = group.finish_log(s, band.len);
+        for i in 0..band.n {
             // SAFETY: `i < n`.
             unsafe { per_row.add(i).write(group.logsumexp(i)) };
         }
@@ -181,28 +172,42 @@ impl<T: Float> Kernel for LogSumExpBackward<T> {
     const PER_ROW: bool = false;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, _per_row: *mut f64) {
+    unsafe fn rows<S: Simd>(
+        &self,
+        s: S,
+        rows: &Rows<T::Ops>,
+        _group: &mut Group<T::Ops>,
+        _per_row: *mut f64,
+    ) {
         for i in 0..rows.n {
             let (lse, factor, offset) = self.parameters(rows.first + i);
-            let map = BackwardMap::<T::Ops> { x: rows.x[0][i], lse, factor, offset };
+            let map = BackwardMap::<T::Ops> { x: rows.x(0, i), lse, factor, offset };
             // SAFETY: the caller's promise.
-            unsafe { map::write_row(s, &map, rows.out[i], rows.len, rows.stream) };
+            unsafe { map::write_row(s, &map, rows.out(i), rows.len, rows.stream) };
         }
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<T::Ops>, _per_row: *mut f64) -> u32 {
-        let mut parameters = [[T::default(); MAX_WIDTH]; 3];
-        for i in 0..tile.n {
-            let (lse, factor, offset) = self.parameters(tile.first + i);
-            (parameters[0][i], parameters[1][i], parameters[2][i]) = (lse, factor, offset);
-        }
-        // SAFETY: the arrays hold a vector.
-        let [lse, factor, offset] = parameters.each_ref().map(|a| unsafe { T::Ops::load(s, a.as_ptr()) });
-        for c in 0..tile.len {
-            let p = tile.x[0].wrapping_add(c * <T::Ops as Element>::WIDTH);
-            // SAFETY: `c < len`.
-            unsafe { T::Ops::store(s, backward::<T::Ops, S>(s, T::Ops::load(s, p), lse, factor, offset), p) };
+    unsafe fn band<S: Simd>(
+        &self,
+        s: S,
+        band: &Band<T::Ops>,
+        _group: &mut Group<T::Ops>,
+        _per_row: *mut f64,
+    ) -> u64 {
+        let width = <T::Ops as Element>::WIDTH;
+        for j in (0..band.n).step_by(width) {
+            let mut parameters = [[T::default(); MAX_WIDTH]; 3];
+            for i in 0..width.min(band.n - j) {
+                let (lse, factor, offset) = self.parameters(band.first + j + i);
+                (parameters[0][i], parameters[1][i], parameters[2][i]) = (lse, factor, offset);
+            }
+            // SAFETY: the arrays hold a vector.
+            let [lse, factor, offset] = parameters.each_ref().map(|a| unsafe { T::Ops::load(s, a.as_ptr()) });
+            for c in 0..band.len {
+                let x = band.at(s, 0, j, c);
+                band.put(s, j, c, backward::<T::Ops, S>(s, x, lse, factor, offset));
+            }
         }
         0
     }

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use crate::exact::mul_pairs;
-use crate::float::Element;
+use crate::float::{Acc, Double, Element};
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::lines::AHEAD_BYTES;
 use crate::math::{exp_scaled, magic};
@@ -192,6 +192,20 @@ impl<E: Element> Map<E> for Exponentials<E> {
 #[inline(always)]
 pub(crate) fn product_of<E: Element>(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
     if E::COMPENSATED { mul_pairs(a, b) } else { (a.0 * b.0, 0.0) }
+}
+
+/// Bit `i` is set where a factor of stored exponentials must not be applied as one number: [`Factor::is_single`].
+#[inline(always)]
+pub(crate) fn out_of_range<E: Element, S: Simd>(s: S, factor: Acc<S>) -> u32 {
+    let (low, high) = E::FACTOR_RANGE;
+    let mut inside = 0;
+    for i in 0..E::WIDTH / 8 {
+        let magnitude = Double::max(s, factor[i], Double::sub(s, Double::splat(s, 0.0), factor[i]));
+        let above = Double::bits(s, Double::lt(s, Double::splat(s, low), magnitude));
+        let below = Double::bits(s, Double::lt(s, magnitude, Double::splat(s, high)));
+        inside |= (above & below) << (8 * i);
+    }
+    !inside & ((1 << E::WIDTH) - 1)
 }
 
 /// A factor of stored exponentials: `(high + low) * second`. The second one is almost always 1.

@@ -21,9 +21,9 @@
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use crate::exact::{ldexp, two_sum};
-use crate::float::{Acc, Double, Element, Float, two_sum_v};
-use crate::lines::{Dense, MAX_GROUPS};
-use crate::math::{exp_scaled, log1p, magic};
+use crate::float::{Acc, Double, Element, load64};
+use crate::lines::{Band, Dense, GROUP, MAX_GROUPS, Rows};
+use crate::math::{exp_scaled, log_ratio, magic};
 use crate::simd::{Simd, Task, prefetch};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -57,14 +57,6 @@ pub(crate) struct RowSum<T> {
     pub(crate) reference: T,
     pub(crate) hi: f64,
     pub(crate) lo: f64,
-}
-
-impl<T: Float> RowSum<T> {
-    /// The row holds NaN, +inf, or nothing but -inf.
-    #[inline(always)]
-    pub(crate) fn is_special(&self) -> bool {
-        !(T::Ops::to_f64(self.max).is_finite() && self.hi.is_finite())
-    }
 }
 
 /// A row of neighbouring elements. `out`, unless null, receives the stored exponentials
@@ -149,6 +141,7 @@ impl<E: Element> Sweep<E> {
             let reference = reference::<E, S>(s, E::sub(s, top, shift));
             let limit =
                 E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
+            let magic = magic::<E, S>(s, reference);
             let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
             for b in 0..blocks {
                 let (x, n) = self.block(b, &mut copy);
@@ -170,7 +163,7 @@ impl<E: Element> Sweep<E> {
                 let kept = self.out.wrapping_add(b * E::BLOCK);
                 let out = if self.out.is_null() { unkept.as_mut_ptr().cast() } else { kept };
                 // SAFETY: as above; `out` has room for the whole row, `unkept` for a block.
-                let block = unsafe { block_sum::<E, S, SHIFT>(s, x, n, shift, reference, out, self.ahead) };
+                let block = unsafe { block_sum::<E, S, SHIFT>(s, x, n, shift, magic, out, self.ahead) };
                 acc = if b == 0 { block } else { E::merge(s, acc, block) };
             }
             break (reference, acc);
@@ -232,31 +225,50 @@ fn exp<E: Element, S: Simd, const SHIFT: bool>(s: S, x: E::V<S>, shift: E::V<S>,
     exp_scaled::<E, S>(s, if SHIFT { E::sub(s, x, shift) } else { x }, magic)
 }
 
-/// Writes the stored exponentials of the `n` elements of a block and sums them. Two loops: the second one widens while it loads, which is cheaper than from registers.
+/// Vectors between the exponential of an element and its sum: both go on side by side.
+const LAG: usize = 4;
+
+/// Writes the stored exponentials of the `n` elements of a block and sums them. The sum reads them again: widening
+/// while loading is cheaper than from registers.
 #[inline(always)]
 unsafe fn block_sum<E: Element, S: Simd, const SHIFT: bool>(
     s: S,
     x: *const E::T,
     n: usize,
     shift: E::V<S>,
-    reference: E::V<S>,
+    magic: E::V<S>,
     out: *mut E::T,
     ahead: isize,
 ) -> Acc<S> {
     let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-    let magic = magic::<E, S>(s, reference);
     let whole = n / E::WIDTH * E::WIDTH;
-    let mut i = 0;
-    while i < whole {
-        prefetch(x.wrapping_add(i).wrapping_offset(ahead));
-        // SAFETY: `i + WIDTH <= n`.
-        unsafe { E::store(s, exp::<E, S, SHIFT>(s, E::load(s, x.add(i)), shift, magic), out.add(i)) };
-        i += E::WIDTH;
+    let lag = whole.min(LAG * E::WIDTH);
+    macro_rules! exponential {
+        ($i:expr) => {
+            prefetch(x.wrapping_add($i).wrapping_offset(ahead));
+            // SAFETY: `i + WIDTH <= n`.
+            unsafe { E::store(s, exp::<E, S, SHIFT>(s, E::load(s, x.add($i)), shift, magic), out.add($i)) };
+        };
+    }
+    macro_rules! add {
+        ($i:expr) => {
+            // SAFETY: as above.
+            acc = unsafe { E::accumulate_from(s, acc, out.add($i).cast_const()) };
+        };
     }
     let mut i = 0;
+    while i < lag {
+        exponential!(i);
+        i += E::WIDTH;
+    }
     while i < whole {
-        // SAFETY: as above.
-        acc = unsafe { E::accumulate_from(s, acc, out.add(i).cast_const()) };
+        exponential!(i);
+        add!(i - lag);
+        i += E::WIDTH;
+    }
+    let mut i = whole - lag;
+    while i < whole {
+        add!(i);
         i += E::WIDTH;
     }
     if whole < n {
@@ -302,50 +314,43 @@ fn first<E: Element, S: Simd>(s: S, v: E::V<S>) -> E::T {
     lanes[0]
 }
 
-/// Up to `WIDTH` rows that are finished together, and what the operations need of each.
-#[derive(Clone)]
+/// The rows of a group, one lane each, and what the operations need of each. Lanes beyond the rows, up to a whole
+/// vector, hold numbers that nobody uses. Any bits are a group: it lies in memory that is used again and again.
+#[repr(C)]
 pub(crate) struct Group<E: Element> {
     n: usize,
-    pub(crate) max: [E::T; MAX_WIDTH],
-    pub(crate) shift: [E::T; MAX_WIDTH],
-    pub(crate) reference: [E::T; MAX_WIDTH],
-    hi: [f64; MAX_WIDTH],
-    lo: [f64; MAX_WIDTH],
+    pub(crate) max: [E::T; GROUP],
+    pub(crate) shift: [E::T; GROUP],
+    pub(crate) reference: [E::T; GROUP],
+    hi: [f64; GROUP],
+    lo: [f64; GROUP],
     /// `sum - e_max`: the sum without one occurrence of the maximum.
-    pub(crate) others: [f64; MAX_WIDTH],
+    pub(crate) others: [f64; GROUP],
     /// What `others` lacks by rounding, for `f64`.
-    pub(crate) others_low: [f64; MAX_WIDTH],
-    /// The stored exponential of the maximum.
-    e_max: [f64; MAX_WIDTH],
+    pub(crate) others_low: [f64; GROUP],
     /// `1 / sum`, and for `f64` what it lacks by rounding.
-    pub(crate) inverse: [f64; MAX_WIDTH],
-    pub(crate) inverse_low: [f64; MAX_WIDTH],
+    pub(crate) inverse: [f64; GROUP],
+    pub(crate) inverse_low: [f64; GROUP],
     /// `log(sum) - log(e_max)`, so that logsumexp = max + log.
-    pub(crate) log: [f64; MAX_WIDTH],
-    /// What `log` lacks by rounding.
-    pub(crate) log_low: [f64; MAX_WIDTH],
+    pub(crate) log: [f64; GROUP],
+    /// What `log` lacks by rounding, for `f64`.
+    pub(crate) log_low: [f64; GROUP],
     _element: PhantomData<E>,
 }
 
 impl<E: Element> Group<E> {
+    /// Begins with `n` rows.
     #[inline(always)]
-    pub(crate) fn new(n: usize) -> Self {
-        Group {
-            n,
-            max: [E::ZERO; MAX_WIDTH],
-            shift: [E::ZERO; MAX_WIDTH],
-            reference: [E::ZERO; MAX_WIDTH],
-            hi: [1.0; MAX_WIDTH],
-            lo: [0.0; MAX_WIDTH],
-            others: [0.0; MAX_WIDTH],
-            others_low: [0.0; MAX_WIDTH],
-            e_max: [1.0; MAX_WIDTH],
-            inverse: [1.0; MAX_WIDTH],
-            inverse_low: [0.0; MAX_WIDTH],
-            log: [0.0; MAX_WIDTH],
-            log_low: [0.0; MAX_WIDTH],
-            _element: PhantomData,
-        }
+    pub(crate) fn start(&mut self, n: usize) {
+        self.n = n;
+        let zero = RowSum { max: E::ZERO, shift: E::ZERO, reference: E::ZERO, hi: 1.0, lo: 0.0 };
+        (n..self.lanes()).for_each(|i| self.set(i, &zero));
+    }
+
+    /// The rows, rounded up to whole vectors.
+    #[inline(always)]
+    pub(crate) fn lanes(&self) -> usize {
+        self.n.next_multiple_of(E::WIDTH).min(GROUP)
     }
 
     #[inline(always)]
@@ -368,151 +373,253 @@ impl<E: Element> Group<E> {
         }
     }
 
+    /// Lanes `j..j + WIDTH` of one of the arrays of elements.
+    #[inline(always)]
+    pub(crate) fn load<S: Simd>(s: S, a: &[E::T; GROUP], j: usize) -> E::V<S> {
+        let lanes: &[E::T] = &a[j..j + E::WIDTH];
+        // SAFETY: a vector of elements.
+        unsafe { E::load(s, lanes.as_ptr()) }
+    }
+
+    /// The reverse of [`Group::load`].
+    #[inline(always)]
+    pub(crate) fn store<S: Simd>(s: S, v: E::V<S>, a: &mut [E::T; GROUP], j: usize) {
+        let lanes: &mut [E::T] = &mut a[j..j + E::WIDTH];
+        // SAFETY: a vector of elements.
+        unsafe { E::store(s, v, lanes.as_mut_ptr()) }
+    }
+
     /// `1 / sum` for every row.
     #[inline(always)]
     pub(crate) fn finish_inverse<S: Simd>(&mut self, s: S) {
-        for j in (0..self.n).step_by(8) {
-            let hi = load64(s, &self.hi, j);
-            if E::COMPENSATED {
-                let (inverse, low) = Double::inverse(s, [hi, load64(s, &self.lo, j)]);
-                store64(s, inverse, &mut self.inverse, j);
-                store64(s, low, &mut self.inverse_low, j);
-            } else {
-                store64(s, Double::div(s, Double::splat(s, 1.0), hi), &mut self.inverse, j);
-            }
+        for j in (0..self.lanes()).step_by(E::WIDTH) {
+            let inverse = E::inverse(s, E::load_wide(s, &self.hi, &self.lo, j));
+            E::store_wide(s, inverse, &mut self.inverse, &mut self.inverse_low, j);
         }
     }
 
-    /// [`Group::inverse_pair`] of every row.
+    /// `1 / sum` of the rows at `j..j + WIDTH`.
     #[inline(always)]
-    pub(crate) fn inverse_pairs(&self) -> [(f64, f64); MAX_WIDTH] {
-        let mut pairs = [(0.0, 0.0); MAX_WIDTH];
-        for i in 0..E::WIDTH {
-            pairs[i] = self.inverse_pair(i);
-        }
-        pairs
+    pub(crate) fn inverses<S: Simd>(&self, s: S, j: usize) -> Acc<S> {
+        E::load_wide(s, &self.inverse, &self.inverse_low, j)
     }
 
     /// `1 / sum` of row `i` as `(high, low)`.
     #[inline(always)]
     pub(crate) fn inverse_pair(&self, i: usize) -> (f64, f64) {
-        (self.inverse[i], self.inverse_low[i])
+        (self.inverse[i], if E::COMPENSATED { self.inverse_low[i] } else { 0.0 })
     }
 
-    /// `others`; bit `i` of the result is set where row `i` is dominated.
+    /// `others` and `log` from it; bit `i` of the result is set where row `i` is dominated: then neither is right.
     #[inline(always)]
-    pub(crate) fn finish_others<S: Simd>(&mut self, s: S, len: usize) -> u32 {
-        // SAFETY: the arrays hold a vector.
-        let (max, shift) = unsafe { (E::load(s, self.max.as_ptr()), E::load(s, self.shift.as_ptr())) };
-        // SAFETY: as above.
-        let reference = unsafe { E::load(s, self.reference.as_ptr()) };
-        let peak = exp_scaled::<E, S>(s, E::sub(s, max, shift), magic::<E, S>(s, reference));
-        let mut lanes = [E::ZERO; MAX_WIDTH];
-        // SAFETY: as above.
-        unsafe { E::store(s, peak, lanes.as_mut_ptr()) };
+    pub(crate) fn finish_log<S: Simd>(&mut self, s: S, len: usize) -> u64 {
         let threshold = if len > 1 { E::dominated(len) } else { f64::NEG_INFINITY };
         let mut dominated = 0;
-        for j in (0..self.n).step_by(8) {
-            for i in j..j + 8 {
-                self.e_max[i] = E::to_f64(lanes[i]);
-            }
-            let hi = load64(s, &self.hi, j);
-            let e_max = load64(s, &self.e_max, j);
-            let others = if E::COMPENSATED {
-                let minus = Double::sub(s, Double::splat(s, 0.0), e_max);
-                let (rest, e) = two_sum_v(s, hi, minus);
-                let low = Double::add(s, e, load64(s, &self.lo, j));
-                let others = Double::add(s, rest, low);
-                store64(s, Double::sub(s, low, Double::sub(s, others, rest)), &mut self.others_low, j);
-                others
-            } else {
-                Double::sub(s, hi, e_max)
-            };
-            let low = Double::lt(s, others, Double::mul(s, hi, Double::splat(s, threshold)));
-            dominated |= Double::bits(s, low) << j;
-            store64(s, others, &mut self.others, j);
+        for j in (0..self.lanes()).step_by(E::WIDTH) {
+            let peak = self.peak(s, j);
+            let sum = E::load_wide(s, &self.hi, &self.lo, j);
+            let others = E::without(s, sum, peak);
+            dominated |= u64::from(E::below(s, others, sum, threshold)) << j;
+            E::store_wide(s, others, &mut self.others, &mut self.others_low, j);
+            let log = log_ratio::<E, S>(s, others, E::wide(s, peak));
+            E::store_wide(s, log, &mut self.log, &mut self.log_low, j);
         }
         dominated
     }
 
-    /// Replaces what [`Group::finish_others`] found for a dominated row.
+    /// The stored exponentials of the maxima of rows `j..j + WIDTH`.
+    #[inline(always)]
+    fn peak<S: Simd>(&self, s: S, j: usize) -> E::V<S> {
+        let x = E::sub(s, Self::load(s, &self.max, j), Self::load(s, &self.shift, j));
+        exp_scaled::<E, S>(s, x, magic::<E, S>(s, Self::load(s, &self.reference, j)))
+    }
+
+    /// Replaces what [`Group::finish_log`] found for the others of dominated rows; [`Group::log_again`] must follow.
     #[inline(always)]
     pub(crate) fn set_others(&mut self, i: usize, (high, low): (f64, f64)) {
         let others = high + low;
         (self.others[i], self.others_low[i]) = (others, low - (others - high));
     }
 
-    /// `log`, from `others`.
+    /// `log` of the rows whose bits are set, from `others`.
     #[inline(always)]
-    pub(crate) fn finish_log<S: Simd>(&mut self, s: S) {
-        for j in (0..self.n).step_by(8) {
-            let (others, e_max) = (load64(s, &self.others, j), load64(s, &self.e_max, j));
-            let ratio = Double::div(s, others, e_max);
-            let low = if E::COMPENSATED {
-                let minus = Double::sub(s, Double::splat(s, 0.0), ratio);
-                let rest = Double::fma(s, minus, e_max, others);
-                Double::div(s, Double::add(s, rest, load64(s, &self.others_low, j)), e_max)
-            } else {
-                Double::splat(s, 0.0)
-            };
-            let (log, low) = log1p(s, ratio, low);
-            store64(s, log, &mut self.log, j);
-            store64(s, low, &mut self.log_low, j);
+    pub(crate) fn log_again<S: Simd>(&mut self, s: S, rows: u64) {
+        for j in (0..self.lanes()).step_by(E::WIDTH) {
+            if rows >> j & first_bits(E::WIDTH) == 0 {
+                continue;
+            }
+            let others = E::load_wide(s, &self.others, &self.others_low, j);
+            let log = log_ratio::<E, S>(s, others, E::wide(s, self.peak(s, j)));
+            E::store_wide(s, log, &mut self.log, &mut self.log_low, j);
         }
+    }
+
+    /// What `log` of row `i` lacks by rounding.
+    #[inline(always)]
+    pub(crate) fn log_low(&self, i: usize) -> f64 {
+        if E::COMPENSATED { self.log_low[i] } else { 0.0 }
     }
 
     /// logsumexp of row `i`, not special: the maximum and the logarithm, whose sum may cancel.
     #[inline(always)]
     pub(crate) fn logsumexp(&self, i: usize) -> f64 {
         let (sum, e) = two_sum(E::to_f64(self.max[i]), self.log[i]);
-        sum + (e + self.log_low[i])
+        sum + (e + self.log_low(i))
     }
 
     /// Bit `i` is set where row `i` is special.
     #[inline(always)]
-    pub(crate) fn special(&self, n: usize) -> u32 {
-        let mut mask = 0;
-        for i in 0..n {
-            mask |= u32::from(self.row(i).is_special()) << i;
+    pub(crate) fn special<S: Simd>(&self, s: S) -> u64 {
+        let mut usual = 0;
+        for j in (0..self.lanes()).step_by(E::WIDTH) {
+            usual |= u64::from(self.finite(s, j)) << j;
         }
-        mask
+        !usual & first_bits(self.n)
     }
 
-    /// Bit `i` is set where row `i` needs the walk over a single row: special, shifted.
+    /// Bit `i` is set where the maximum and the sum of row `j + i` are finite, `i < WIDTH`.
     #[inline(always)]
-    fn unusual<S: Simd>(&self, s: S) -> u32 {
-        // SAFETY: the array holds a vector.
-        let max = unsafe { E::load(s, self.max.as_ptr()) };
-        let limit = E::splat(s, E::MAX_LIMIT);
-        let above = E::bits(s, E::lt(s, limit, max));
-        let below = E::bits(s, E::lt(s, max, E::sub(s, E::splat(s, E::ZERO), limit)));
-        let mut usual = !(above | below);
-        for j in (0..E::WIDTH).step_by(8) {
+    fn finite<S: Simd>(&self, s: S, j: usize) -> u32 {
+        let max = Self::load(s, &self.max, j);
+        let mut finite = E::bits(s, E::lt(s, E::splat(s, E::NEG_INF), max))
+            & E::bits(s, E::lt(s, max, E::splat(s, E::from_f64(f64::INFINITY))));
+        for i in (0..E::WIDTH).step_by(8) {
             // False for NaN.
-            let finite = Double::lt(s, load64(s, &self.hi, j), Double::splat(s, f64::INFINITY));
-            usual &= !(0xff << j) | Double::bits(s, finite) << j;
+            let sum = Double::lt(s, load64(s, &self.hi, j + i), Double::splat(s, f64::INFINITY));
+            finite &= !(0xff << i) | Double::bits(s, sum) << i;
         }
-        !usual & ((1 << E::WIDTH) - 1)
+        finite
+    }
+
+    /// Bit `i` is set where the maximum of row `j + i` is so large, finite or not, that the row must be shifted.
+    #[inline(always)]
+    fn far<S: Simd>(s: S, max: E::V<S>) -> u32 {
+        let limit = E::splat(s, E::MAX_LIMIT);
+        E::bits(s, E::lt(s, limit, max)) | E::bits(s, E::lt(s, max, E::sub(s, E::splat(s, E::ZERO), limit)))
     }
 }
 
+/// The first `n <= 64` bits.
 #[inline(always)]
-pub(crate) fn load64<S: Simd>(s: S, a: &[f64; MAX_WIDTH], j: usize) -> crate::float::V64<S> {
-    let lanes: &[f64] = &a[j..j + 8];
-    // SAFETY: 8 elements.
-    unsafe { Double::load(s, lanes.as_ptr()) }
+pub(crate) fn first_bits(n: usize) -> u64 {
+    if n < 64 { (1 << n) - 1 } else { u64::MAX }
 }
 
+/// The sums of the `counted` rows of a group of at most `BLOCK` elements each; their exponentials go to where `rows`
+/// says. Bit `i` of the result is set where row `i` must be shifted: its sum is wrong.
+struct ShortRows<'a, E: Element> {
+    rows: &'a Rows<E>,
+    group: &'a mut Group<E>,
+    counted: u64,
+    store: bool,
+}
+
+/// Up to this many rows their maxima and sums are reduced one by one, and beyond by a transposition.
+const FEW: usize = 3;
+
+impl<E: Element> Task for ShortRows<'_, E> {
+    type Out = u64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> u64 {
+        let ShortRows { rows, group, counted, store } = self;
+        let mut unkept = MaybeUninit::<Block>::uninit();
+        let zero = Double::splat(s, 0.0);
+        let mut far = 0;
+        for j in (0..rows.n).step_by(E::WIDTH) {
+            let n = (rows.n - j).min(E::WIDTH);
+            let mut max = [E::splat(s, E::ZERO); MAX_WIDTH];
+            for (i, max) in max.iter_mut().enumerate().take(n) {
+                if counted >> (j + i) & 1 == 1 {
+                    // SAFETY: a row has `len` elements.
+                    *max =
+                        unsafe { block_max::<E, S>(s, rows.x(0, j + i), rows.len, E::splat(s, E::NEG_INF)) };
+                }
+            }
+            let mut lanes = [E::ZERO; MAX_WIDTH];
+            let max = if n <= FEW {
+                for i in 0..n {
+                    lanes[i] = reduce_max::<E, S>(s, max[i]);
+                }
+                // SAFETY: the array holds a vector.
+                unsafe { E::load(s, lanes.as_ptr()) }
+            } else {
+                E::transpose(s, &mut max[..E::WIDTH]);
+                let mut half = E::WIDTH / 2;
+                while half > 0 {
+                    for i in 0..half {
+                        max[i] = E::max(s, max[i], max[i + half]);
+                    }
+                    half /= 2;
+                }
+                max[0]
+            };
+            far |= u64::from(Group::<E>::far(s, max)) << j;
+            let reference = reference::<E, S>(s, max);
+            Group::<E>::store(s, max, &mut group.max, j);
+            Group::<E>::store(s, E::splat(s, E::ZERO), &mut group.shift, j);
+            Group::<E>::store(s, reference, &mut group.reference, j);
+            // SAFETY: the array holds a vector.
+            unsafe { E::store(s, magic::<E, S>(s, reference), lanes.as_mut_ptr()) };
+            let mut sums = [[zero; 2]; MAX_WIDTH];
+            for (i, sum) in sums.iter_mut().enumerate().take(n) {
+                if counted >> (j + i) & 1 == 1 {
+                    let (x, kept) = (rows.x(0, j + i), rows.stored(j + i));
+                    let out = if store && !kept.is_null() { kept } else { unkept.as_mut_ptr().cast() };
+                    let (magic, shift) = (E::splat(s, lanes[i]), E::splat(s, E::ZERO));
+                    // SAFETY: as above; `unkept` has room for a block, a row's memory for a row.
+                    *sum = unsafe { block_sum::<E, S, false>(s, x, rows.len, shift, magic, out, rows.ahead) };
+                }
+            }
+            if n <= FEW {
+                for i in 0..n {
+                    (group.hi[j + i], group.lo[j + i]) = E::reduce(s, sums[i]);
+                }
+            } else {
+                let sums = E::reduce_all(s, &sums[..E::WIDTH]);
+                E::store_wide(s, sums, &mut group.hi, &mut group.lo, j);
+            }
+        }
+        far & first_bits(rows.n)
+    }
+}
+
+/// The sums of the `counted` rows, and their exponentials where `rows` says, if `store`.
+///
+/// # Safety
+/// The pointers of `rows` are valid for what [`Rows`] says.
 #[inline(always)]
-pub(crate) fn store64<S: Simd>(s: S, v: crate::float::V64<S>, a: &mut [f64; MAX_WIDTH], j: usize) {
-    let lanes: &mut [f64] = &mut a[j..j + 8];
-    // SAFETY: 8 elements.
-    unsafe { Double::store(s, v, lanes.as_mut_ptr()) }
+pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
+    s: S,
+    rows: &Rows<E>,
+    group: &mut Group<E>,
+    counted: u64,
+    store: bool,
+) {
+    let counted = counted & first_bits(rows.n);
+    let mut one_by_one = counted;
+    if rows.len <= E::BLOCK && rows.len > 0 {
+        one_by_one &= s.call(ShortRows { rows, group: &mut *group, counted, store });
+    }
+    group.start(rows.n);
+    while one_by_one != 0 {
+        let i = one_by_one.trailing_zeros() as usize;
+        one_by_one &= one_by_one - 1;
+        let out = if store { rows.stored(i) } else { std::ptr::null_mut() };
+        // SAFETY: the caller's promise.
+        group.set(i, &unsafe { row_sum::<E, S>(s, rows.x(0, i), rows.len, out, rows.ahead) });
+    }
+    let mut skipped = !counted & first_bits(rows.n);
+    while skipped != 0 {
+        let i = skipped.trailing_zeros() as usize;
+        skipped &= skipped - 1;
+        group.set(i, &RowSum { max: E::ZERO, shift: E::ZERO, reference: E::ZERO, hi: 1.0, lo: 0.0 });
+    }
 }
 
 /// The sums of `WIDTH` rows of at most `BLOCK` elements stored side by side, element `c` of all rows at
-/// `x + c * WIDTH`. Their exponentials replace them when `STORE`. Bit `i` of the second result is set where
-/// row `i` must be computed by [`row_sum`] instead.
+/// `x + c * WIDTH`, into the lanes of a group from `j` on. Their exponentials replace them when `STORE`. Bit `i` of
+/// the result is set where row `i` must be computed by [`row_sum`] instead.
 ///
 /// # Safety
 /// `x` is valid for reading and writing `len * WIDTH` elements, `len >= 1`.
@@ -521,7 +628,9 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
     s: S,
     x: *mut E::T,
     len: usize,
-) -> (Group<E>, u32) {
+    group: &mut Group<E>,
+    j: usize,
+) -> u64 {
     debug_assert!((1..=E::BLOCK).contains(&len), "a tile has one block");
     // SAFETY: the caller's promise.
     let max = unsafe { tile_max::<E, S>(s, x, len) };
@@ -542,14 +651,30 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
             E::accumulate(s, acc, exp_scaled::<E, S>(s, x, magic))
         })
     };
-    let mut group = Group::new(E::WIDTH);
-    // SAFETY: the arrays hold a vector.
-    unsafe { E::store(s, max, group.max.as_mut_ptr()) };
-    // SAFETY: as above.
-    unsafe { E::store(s, reference, group.reference.as_mut_ptr()) };
-    E::store_sums(s, sum, &mut group.hi, &mut group.lo);
-    let unusual = group.unusual(s);
-    (group, unusual)
+    Group::<E>::store(s, max, &mut group.max, j);
+    Group::<E>::store(s, E::splat(s, E::ZERO), &mut group.shift, j);
+    Group::<E>::store(s, reference, &mut group.reference, j);
+    E::store_wide(s, sum, &mut group.hi, &mut group.lo, j);
+    u64::from(Group::<E>::far(s, max) | !group.finite(s, j) & first_bits(E::WIDTH) as u32) << j
+}
+
+/// [`tile_sum`] for all tiles of a band.
+///
+/// # Safety
+/// As [`tile_sum`], for each of them.
+#[inline(always)]
+pub(crate) unsafe fn band_sums<E: Element, S: Simd, const STORE: bool>(
+    s: S,
+    band: &Band<E>,
+    group: &mut Group<E>,
+) -> u64 {
+    let mut unusual = 0;
+    group.start(band.n);
+    for j in (0..band.n).step_by(E::WIDTH) {
+        // SAFETY: the caller's promise.
+        unusual |= unsafe { tile_sum::<E, S, STORE>(s, band.tile(0, j), band.len, group, j) };
+    }
+    unusual
 }
 
 /// The sums of [`Dense`] rows, group by group, all with one reference, and their exponentials in `e`. `None` when a

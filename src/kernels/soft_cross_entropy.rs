@@ -9,11 +9,11 @@
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::exact::{add_pairs, value};
-use crate::float::{Acc, Double, Element, Float, mul_pairs_v, or_v, two_sum_v};
-use crate::kernels::logsumexp::{group_of_rows, special_max};
+use crate::float::{Acc, Double, Element, Float, load64, mul_pairs_v, or_v, store64, two_sum_v};
+use crate::kernels::logsumexp::{group_logs, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
-use crate::kernels::rowsum::{Group, MAX_WIDTH, load64, store64, sum_lanes, tile_max, tile_sum};
-use crate::lines::{Kernel, Rows, Tile};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes, tile_max};
+use crate::lines::{Band, GROUP, Kernel, Rows};
 use crate::simd::{Simd, Task};
 
 /// The loss of each row; the operands are `(x, t)`. With the gradient when `GRAD`.
@@ -74,12 +74,12 @@ fn minus<E: Element>(scale: (f64, f64)) -> (E::T, E::T) {
 
 /// The two sums of [`Weighted`] for the rows of a group, high and low parts apart.
 struct RowTotals {
-    weighted: [[f64; MAX_WIDTH]; 2],
-    total: [[f64; MAX_WIDTH]; 2],
+    weighted: [[f64; GROUP]; 2],
+    total: [[f64; GROUP]; 2],
 }
 
 impl RowTotals {
-    const ZERO: RowTotals = RowTotals { weighted: [[0.0; MAX_WIDTH]; 2], total: [[0.0; MAX_WIDTH]; 2] };
+    const ZERO: RowTotals = RowTotals { weighted: [[0.0; GROUP]; 2], total: [[0.0; GROUP]; 2] };
 
     fn total(&self, i: usize) -> (f64, f64) {
         (self.total[0][i], self.total[1][i])
@@ -88,14 +88,13 @@ impl RowTotals {
     /// `weighted + total log`, for `f64` in pairs: the roundings would add up to more than the logarithm's error.
     /// Bit `i` of the second result is set where the first sum is not finite.
     #[inline(always)]
-    fn losses<E: Element, S: Simd>(&self, s: S, group: &Group<E>) -> ([f64; MAX_WIDTH], u32) {
-        let mut losses = [0.0; MAX_WIDTH];
+    fn losses<E: Element, S: Simd>(&self, s: S, group: &Group<E>) -> ([f64; GROUP], u64) {
+        let mut losses = [0.0; GROUP];
         let mut overflow = 0;
-        for j in (0..E::WIDTH).step_by(8) {
-            let pair = |high, low| [load64(s, high, j), load64(s, low, j)];
-            let weighted = pair(&self.weighted[0], &self.weighted[1]);
-            let total = pair(&self.total[0], &self.total[1]);
-            let log = pair(&group.log, &group.log_low);
+        for j in (0..group.lanes()).step_by(8) {
+            let weighted = [load64(s, &self.weighted[0], j), load64(s, &self.weighted[1], j)];
+            let total = [load64(s, &self.total[0], j), load64(s, &self.total[1], j)];
+            let log = [load64(s, &group.log, j), load64(s, &group.log_low, j)];
             let plain = Double::add(s, weighted[0], Double::mul(s, total[0], log[0]));
             let loss = if E::COMPENSATED {
                 let product = mul_pairs_v(s, total, log);
@@ -111,7 +110,7 @@ impl RowTotals {
             let (minus, infinity) = (Double::splat(s, f64::NEG_INFINITY), Double::splat(s, f64::INFINITY));
             let finite = Double::bits(s, Double::lt(s, minus, weighted[0]))
                 & Double::bits(s, Double::lt(s, weighted[0], infinity));
-            overflow |= (!finite & 0xff) << j;
+            overflow |= u64::from(!finite & 0xff) << j;
         }
         (losses, overflow)
     }
@@ -169,22 +168,22 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
     const PER_ROW: bool = true;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, per_row: *mut f64) {
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, group: &mut Group<T::Ops>, per_row: *mut f64) {
         // SAFETY: the caller's promise.
-        let (mut group, special) = unsafe { group_of_rows::<T::Ops, S>(s, rows, u32::MAX, GRAD) };
+        let special = unsafe { group_logs::<T::Ops, S>(s, rows, group, u64::MAX, GRAD) };
         group.finish_inverse(s);
         let mut sums = RowTotals::ZERO;
         for i in 0..rows.n {
             if special >> i & 1 == 0 {
-                let (x, t, max) = (rows.x[0][i], rows.x[1][i], group.max[i]);
+                let (x, t, max) = (rows.x(0, i), rows.x(1, i), group.max[i]);
                 let [weighted, total] = s.call(Weighted::<T::Ops> { x, t, max, len: rows.len });
                 (sums.weighted[0][i], sums.weighted[1][i]) = weighted;
                 (sums.total[0][i], sums.total[1][i]) = total;
             }
         }
-        let (losses, overflow) = sums.losses(s, &group);
+        let (losses, overflow) = sums.losses(s, group);
         for i in 0..rows.n {
-            let (x, t, len) = (rows.x[0][i], rows.x[1][i], rows.len);
+            let (x, t, len) = (rows.x(0, i), rows.x(1, i), rows.len);
             // SAFETY: the caller's promise.
             let loss = unsafe {
                 if special >> i & 1 == 1 {
@@ -199,10 +198,9 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
             unsafe { per_row.add(i).write(loss) };
             if GRAD && special >> i & 1 == 1 {
                 // SAFETY: the caller's promise.
-                unsafe { map::fill::<T::Ops>(rows.out[i], len, T::Ops::NAN) };
+                unsafe { map::fill::<T::Ops>(rows.out(i), len, T::Ops::NAN) };
             } else if GRAD {
-                let stored = rows.stored;
-                let e = if stored.is_null() { stored } else { stored.wrapping_add(i * len) }.cast_const();
+                let e = rows.stored(i).cast_const();
                 let (total, scale) = (sums.total(i), self.scale.get(rows.first + i));
                 let factor = single_factor::<T::Ops>(group.inverse_pair(i), total, scale);
                 let careful = Factor::new(group.inverse_pair(i), (1.0, 0.0));
@@ -214,10 +212,10 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
                 unsafe {
                     if factor.is_some() {
                         let map = GradMap::<T::Ops> { exponentials, t, minus };
-                        map::write_row(s, &map, rows.out[i], len, rows.stream);
+                        map::write_row(s, &map, rows.out(i), len, rows.stream);
                     } else {
                         let map = CarefulMap::<T::Ops> { exponentials, t, total, scale };
-                        map::write_row(s, &map, rows.out[i], len, rows.stream);
+                        map::write_row(s, &map, rows.out(i), len, rows.stream);
                     }
                 }
             }
@@ -225,46 +223,55 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<T::Ops>, per_row: *mut f64) -> u32 {
+    unsafe fn band<S: Simd>(
+        &self,
+        s: S,
+        band: &Band<T::Ops>,
+        group: &mut Group<T::Ops>,
+        per_row: *mut f64,
+    ) -> u64 {
         type O<T> = <T as Float>::Ops;
         let width = <O<T> as Element>::WIDTH;
-        // SAFETY: the caller's promise.
-        let max = unsafe { tile_max::<O<T>, S>(s, tile.x[0], tile.len) };
-        let weighted = sum_lanes!(O<T>, S, s, tile.len, |c, acc| {
-            O::<T>::accumulate_weighted(s, acc, tile.at::<S>(s, 1, c), max, tile.at::<S>(s, 0, c))
-        });
-        let total =
-            sum_lanes!(O<T>, S, s, tile.len, |c, acc| O::<T>::accumulate(s, acc, tile.at::<S>(s, 1, c)));
         let mut sums = RowTotals::ZERO;
-        let [high, low] = &mut sums.weighted;
-        O::<T>::store_sums(s, weighted, high, low);
-        let [high, low] = &mut sums.total;
-        O::<T>::store_sums(s, total, high, low);
+        for j in (0..band.n).step_by(width) {
+            // SAFETY: the caller's promise.
+            let max = unsafe { tile_max::<O<T>, S>(s, band.tile(0, j), band.len) };
+            let weighted = sum_lanes!(O<T>, S, s, band.len, |c, acc| {
+                O::<T>::accumulate_weighted(s, acc, band.at(s, 1, j, c), max, band.at(s, 0, j, c))
+            });
+            let total = sum_lanes!(O<T>, S, s, band.len, |c, acc| {
+                O::<T>::accumulate(s, acc, band.at(s, 1, j, c))
+            });
+            let [high, low] = &mut sums.weighted;
+            O::<T>::store_wide(s, weighted, high, low, j);
+            let [high, low] = &mut sums.total;
+            O::<T>::store_wide(s, total, high, low, j);
+        }
         // SAFETY: the caller's promise.
-        let (mut group, unusual) = unsafe { tile_sum::<O<T>, S, true>(s, tile.x[0], tile.len) };
-        let mut again = unusual | group.finish_others(s, tile.len);
-        group.finish_log(s);
-        let (losses, overflow) = sums.losses(s, &group);
+        let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group) };
+        let mut again = unusual | group.finish_log(s, band.len);
+        let (losses, overflow) = sums.losses(s, group);
         again |= overflow;
         // SAFETY: `per_row` has room for `n` results.
-        unsafe { std::ptr::copy_nonoverlapping(losses.as_ptr(), per_row, tile.n) };
+        unsafe { std::ptr::copy_nonoverlapping(losses.as_ptr(), per_row, band.n) };
         if GRAD {
             group.finish_inverse(s);
-            let mut parts = [[T::default(); MAX_WIDTH]; 4];
-            for i in 0..tile.n {
-                let scale = self.scale.get(tile.first + i);
-                match single_factor::<O<T>>(group.inverse_pair(i), sums.total(i), scale) {
-                    Some(factor) => (parts[0][i], parts[1][i]) = (factor.high, factor.low),
-                    None => again |= 1 << i,
+            for j in (0..band.n).step_by(width) {
+                let mut parts = [[T::default(); MAX_WIDTH]; 4];
+                for i in 0..width.min(band.n - j) {
+                    let scale = self.scale.get(band.first + j + i);
+                    match single_factor::<O<T>>(group.inverse_pair(j + i), sums.total(j + i), scale) {
+                        Some(factor) => (parts[0][i], parts[1][i]) = (factor.high, factor.low),
+                        None => again |= 1 << (j + i),
+                    }
+                    (parts[2][i], parts[3][i]) = minus::<O<T>>(scale);
                 }
-                (parts[2][i], parts[3][i]) = minus::<O<T>>(scale);
-            }
-            // SAFETY: the arrays hold a vector.
-            let parts = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
-            for c in 0..tile.len {
-                let dx = grad::<O<T>, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), parts);
-                // SAFETY: as above.
-                unsafe { O::<T>::store(s, dx, tile.x[0].add(c * width)) };
+                // SAFETY: the arrays hold a vector.
+                let parts = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
+                for c in 0..band.len {
+                    let dx = grad::<O<T>, S>(s, band.at(s, 0, j, c), band.at(s, 1, j, c), parts);
+                    band.put(s, j, c, dx);
+                }
             }
         }
         again

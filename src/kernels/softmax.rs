@@ -9,9 +9,9 @@
 use crate::exact::value;
 use crate::float::{Acc, Double, Element};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
-use crate::kernels::rowsum::{Group, MAX_WIDTH, dense_sums, row_sum, sum_lanes, tile_sum};
-use crate::lines::{Dense, Kernel, Rows, Tile};
-use crate::simd::{Simd, Task};
+use crate::kernels::rowsum::{Group, band_sums, dense_sums, group_sums, sum_lanes};
+use crate::lines::{Band, Dense, Kernel, Rows};
+use crate::simd::{Simd, Task, WORDS};
 use std::marker::PhantomData;
 
 /// Softmax, one result per element.
@@ -24,25 +24,21 @@ impl<E: Element> Kernel for Softmax<E> {
     const PER_ROW: bool = false;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
-        let mut group = Group::<E>::new(rows.n);
-        for i in 0..rows.n {
-            let out =
-                if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) };
-            // SAFETY: the caller's promise; `stored` has room for all rows.
-            group.set(i, &unsafe { row_sum::<E, S>(s, rows.x[0][i], rows.len, out, rows.ahead) });
-        }
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, _per_row: *mut f64) {
+        // SAFETY: the caller's promise.
+        unsafe { group_sums(s, rows, group, u64::MAX, true) };
         group.finish_inverse(s);
+        let special = group.special(s);
         for i in 0..rows.n {
-            if group.row(i).is_special() {
-                // SAFETY: the caller's promise.
-                unsafe { map::fill::<E>(rows.out[i], rows.len, E::NAN) };
-                continue;
-            }
             // SAFETY: the caller's promise.
             unsafe {
-                write_exponentials(s, rows, &group, i, Factor::new(group.inverse_pair(i), (1.0, 0.0)), None)
-            };
+                if special >> i & 1 == 1 {
+                    map::fill::<E>(rows.out(i), rows.len, E::NAN);
+                } else {
+                    let factor = Factor::new(group.inverse_pair(i), (1.0, 0.0));
+                    write_exponentials(s, rows, group, i, factor, None);
+                }
+            }
         }
     }
 
@@ -56,12 +52,12 @@ impl<E: Element> Kernel for Softmax<E> {
         };
         let size = dense.len * E::WIDTH;
         for g in 0..dense.groups {
-            let (high, low) = E::inverse(s, sums[g]);
+            let (high, low) = E::split(s, E::inverse(s, sums[g]));
             let (e, out) = (dense.e.wrapping_add(g * size), dense.out.wrapping_add(g * size));
             for i in (0..size).step_by(E::WIDTH) {
                 // SAFETY: `i + WIDTH <= size`; `row` holds lanes.
                 unsafe {
-                    let row = dense.row.add(i);
+                    let row = dense.row.add(i / E::WIDTH * WORDS);
                     let (high, low) = (E::permute(s, high, row), E::permute(s, low, row));
                     E::store(s, map::scale::<E, S>(s, E::load(s, e.add(i)), high, low), out.add(i));
                 }
@@ -71,12 +67,13 @@ impl<E: Element> Kernel for Softmax<E> {
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
+    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, group: &mut Group<E>, _per_row: *mut f64) -> u64 {
         // SAFETY: the caller's promise.
-        let (mut group, unusual) = unsafe { tile_sum::<E, S, true>(s, tile.x[0], tile.len) };
+        let unusual = unsafe { band_sums::<E, S, true>(s, band, group) };
         group.finish_inverse(s);
-        // SAFETY: the caller's promise.
-        unsafe { scale_tile::<E, S>(s, tile, &group.inverse_pairs()) };
+        for j in (0..band.n).step_by(E::WIDTH) {
+            scale_tile(s, band, j, group.inverses(s, j));
+        }
         unusual
     }
 }
@@ -94,42 +91,26 @@ pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
     factor: Factor<E>,
     own: Option<(usize, E::T)>,
 ) {
-    let e =
-        if rows.stored.is_null() { rows.stored } else { rows.stored.wrapping_add(i * rows.len) }.cast_const();
+    let e = rows.stored(i).cast_const();
     // SAFETY: the caller's promise.
     unsafe {
         if !e.is_null() && factor.is_single() {
             let map = Stored::<E> { e, factor };
-            map::write_row_but(s, &map, rows.out[i], rows.len, rows.stream, own);
+            map::write_row_but(s, &map, rows.out(i), rows.len, rows.stream, own);
         } else {
             let (shift, reference) = (group.shift[i], group.reference[i]);
-            let map = Exponentials::<E> { x: rows.x[0][i], e, shift, reference, factor };
-            map::write_row_but(s, &map, rows.out[i], rows.len, rows.stream, own);
+            let map = Exponentials::<E> { x: rows.x(0, i), e, shift, reference, factor };
+            map::write_row_but(s, &map, rows.out(i), rows.len, rows.stream, own);
         }
     }
 }
 
-/// Multiplies the exponentials in a tile by factors `(high, low)`, lane by lane.
-///
-/// # Safety
-/// As [`Kernel::tile`].
+/// Multiplies the exponentials of rows `j..j + WIDTH` by factors, lane by lane.
 #[inline(always)]
-pub(crate) unsafe fn scale_tile<E: Element, S: Simd>(
-    s: S,
-    tile: &Tile<E>,
-    factors: &[(f64, f64); MAX_WIDTH],
-) {
-    let (mut high, mut low) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
-    for i in 0..E::WIDTH {
-        high[i] = E::from_f64(factors[i].0);
-        low[i] = E::from_f64((factors[i].0 - E::to_f64(high[i])) + factors[i].1);
-    }
-    // SAFETY: the arrays hold a vector.
-    let (high, low) = unsafe { (E::load(s, high.as_ptr()), E::load(s, low.as_ptr())) };
-    for c in 0..tile.len {
-        let p = tile.x[0].wrapping_add(c * E::WIDTH);
-        // SAFETY: `c < len`.
-        unsafe { E::store(s, map::scale::<E, S>(s, E::load(s, p), high, low), p) };
+pub(crate) fn scale_tile<E: Element, S: Simd>(s: S, band: &Band<E>, j: usize, factors: Acc<S>) {
+    let (high, low) = E::split(s, factors);
+    for c in 0..band.len {
+        band.put(s, j, c, map::scale::<E, S>(s, band.at(s, 0, j, c), high, low));
     }
 }
 
@@ -188,39 +169,27 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
     const PER_ROW: bool = false;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _per_row: *mut f64) {
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, _per_row: *mut f64) {
         for i in 0..rows.n {
-            let (g, y) = (rows.x[0][i], rows.x[1][i]);
+            let (g, y) = (rows.x(0, i), rows.x(1, i));
             let dot = E::from_f64(s.call(Dot::<E> { a: g, b: y, len: rows.len }));
             // SAFETY: the caller's promise.
-            unsafe { map::write_row(s, &BackwardMap::<E> { g, y, dot }, rows.out[i], rows.len, rows.stream) };
+            unsafe { map::write_row(s, &BackwardMap::<E> { g, y, dot }, rows.out(i), rows.len, rows.stream) };
         }
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, s: S, tile: &Tile<E>, _per_row: *mut f64) -> u32 {
-        let sums = sum_lanes!(E, S, s, tile.len, |c, acc| {
-            E::accumulate_product(s, acc, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c))
-        });
-        let dot = values::<E, S>(s, sums).map(E::from_f64);
-        // SAFETY: the array holds a vector.
-        let dot = unsafe { E::load(s, dot.as_ptr()) };
-        for c in 0..tile.len {
-            let dx = backward::<E, S>(s, tile.at::<S>(s, 0, c), tile.at::<S>(s, 1, c), dot);
-            // SAFETY: as above.
-            unsafe { E::store(s, dx, tile.x[0].add(c * E::WIDTH)) };
+    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, _group: &mut Group<E>, _per_row: *mut f64) -> u64 {
+        for j in (0..band.n).step_by(E::WIDTH) {
+            let sums = sum_lanes!(E, S, s, band.len, |c, acc| {
+                E::accumulate_product(s, acc, band.at(s, 0, j, c), band.at(s, 1, j, c))
+            });
+            let dot = E::value(s, sums);
+            for c in 0..band.len {
+                let dx = backward::<E, S>(s, band.at(s, 0, j, c), band.at(s, 1, j, c), dot);
+                band.put(s, j, c, dx);
+            }
         }
         0
     }
-}
-
-/// The values of the sums of a tile's rows.
-#[inline(always)]
-pub(crate) fn values<E: Element, S: Simd>(s: S, sums: Acc<S>) -> [f64; MAX_WIDTH] {
-    let (mut hi, mut lo) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
-    E::store_sums(s, sums, &mut hi, &mut lo);
-    for (hi, &lo) in hi.iter_mut().zip(&lo) {
-        *hi = value((*hi, lo));
-    }
-    hi
 }

@@ -166,9 +166,9 @@ impl Lanes<f32> for Avx2 {
         (low | high << 8) as u32
     }
     #[inline(always)]
-    unsafe fn permute(self, v: [__m256; 2], index: *const u32) -> [__m256; 2] {
+    unsafe fn permute(self, v: [__m256; 2], words: *const u32) -> [__m256; 2] {
         // SAFETY: the caller's promise; the token for the instruction set.
-        let index = unsafe { [_mm256_loadu_si256(index.cast()), _mm256_loadu_si256(index.add(8).cast())] };
+        let index = unsafe { [_mm256_loadu_si256(words.cast()), _mm256_loadu_si256(words.add(8).cast())] };
         // The three low bits choose within a half, the fourth the half.
         let half = both!(_mm256_slli_epi32::<28>(index));
         let half = both!(_mm256_castsi256_ps(half));
@@ -177,6 +177,18 @@ impl Lanes<f32> for Avx2 {
             (both!(_mm256_permutevar8x32_ps(low, index)), both!(_mm256_permutevar8x32_ps(high, index)));
         both!(_mm256_blendv_ps(low, high, half))
     }
+    #[inline(always)]
+    unsafe fn permute2(self, a: [__m256; 2], words: *const u32, b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: the caller's promise; the fifth bit is passed over.
+        let (from_a, from_b) =
+            unsafe { (Lanes::<f32>::permute(self, a, words), Lanes::<f32>::permute(self, b, words)) };
+        // SAFETY: as above; the token for the instruction set.
+        let index = unsafe { [_mm256_loadu_si256(words.cast()), _mm256_loadu_si256(words.add(8).cast())] };
+        let second = both!(_mm256_slli_epi32::<27>(index));
+        let second = both!(_mm256_castsi256_ps(second));
+        both!(_mm256_blendv_ps(from_a, from_b, second))
+    }
+    const PERMUTED: usize = 3;
     #[inline(always)]
     fn transpose(self, r: &mut [[__m256; 2]]) {
         assert!(r.len() == 16, "16 rows");
@@ -327,17 +339,20 @@ impl Lanes<f64> for Avx2 {
         (low | high << 4) as u32
     }
     #[inline(always)]
-    unsafe fn permute(self, v: [__m256d; 2], index: *const u32) -> [__m256d; 2] {
-        let mut lanes = [0.0f64; 8];
-        // SAFETY: 8 elements; the caller's promise for the index.
-        unsafe {
-            self.store(v, lanes.as_mut_ptr());
-            [
-                _mm256_i32gather_pd::<8>(lanes.as_ptr(), _mm_loadu_si128(index.cast())),
-                _mm256_i32gather_pd::<8>(lanes.as_ptr(), _mm_loadu_si128(index.add(4).cast())),
-            ]
-        }
+    unsafe fn permute(self, v: [__m256d; 2], words: *const u32) -> [__m256d; 2] {
+        let v = both!(_mm256_castpd_ps(v));
+        // SAFETY: the caller's promise.
+        let v = unsafe { Lanes::<f32>::permute(self, v, words) };
+        both!(_mm256_castps_pd(v))
     }
+    #[inline(always)]
+    unsafe fn permute2(self, a: [__m256d; 2], words: *const u32, b: [__m256d; 2]) -> [__m256d; 2] {
+        let (a, b) = (both!(_mm256_castpd_ps(a)), both!(_mm256_castpd_ps(b)));
+        // SAFETY: the caller's promise.
+        let v = unsafe { Lanes::<f32>::permute2(self, a, words, b) };
+        both!(_mm256_castps_pd(v))
+    }
+    const PERMUTED: usize = 2;
     #[inline(always)]
     fn transpose(self, r: &mut [[__m256d; 2]]) {
         assert!(r.len() == 8, "8 rows");

@@ -125,10 +125,16 @@ impl Lanes<f32> for Avx512 {
         u32::from(m)
     }
     #[inline(always)]
-    unsafe fn permute(self, v: __m512, index: *const u32) -> __m512 {
+    unsafe fn permute(self, v: __m512, words: *const u32) -> __m512 {
         // SAFETY: the caller's promise; the token for the instruction set.
-        unsafe { _mm512_permutexvar_ps(_mm512_loadu_si512(index.cast()), v) }
+        unsafe { _mm512_permutexvar_ps(_mm512_loadu_si512(words.cast()), v) }
     }
+    #[inline(always)]
+    unsafe fn permute2(self, a: __m512, words: *const u32, b: __m512) -> __m512 {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { _mm512_permutex2var_ps(a, _mm512_loadu_si512(words.cast()), b) }
+    }
+    const PERMUTED: usize = 8;
     #[inline(always)]
     fn transpose(self, r: &mut [__m512]) {
         assert!(r.len() == 16, "16 rows");
@@ -250,10 +256,18 @@ impl Lanes<f64> for Avx512 {
         u32::from(m)
     }
     #[inline(always)]
-    unsafe fn permute(self, v: __m512d, index: *const u32) -> __m512d {
+    unsafe fn permute(self, v: __m512d, words: *const u32) -> __m512d {
         // SAFETY: the caller's promise; the token for the instruction set.
-        unsafe { _mm512_permutexvar_pd(_mm512_cvtepu32_epi64(_mm256_loadu_si256(index.cast())), v) }
+        unsafe { _mm512_castps_pd(Lanes::<f32>::permute(self, _mm512_castpd_ps(v), words)) }
     }
+    #[inline(always)]
+    unsafe fn permute2(self, a: __m512d, words: *const u32, b: __m512d) -> __m512d {
+        // SAFETY: as above.
+        unsafe {
+            _mm512_castps_pd(Lanes::<f32>::permute2(self, _mm512_castpd_ps(a), words, _mm512_castpd_ps(b)))
+        }
+    }
+    const PERMUTED: usize = 5;
     #[inline(always)]
     fn transpose(self, r: &mut [__m512d]) {
         assert!(r.len() == 8, "8 rows");

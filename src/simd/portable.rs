@@ -7,7 +7,7 @@
 //! would lose (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
 #![expect(unsafe_code, reason = "loads and stores take pointers")]
 
-use super::{Lanes, Simd, Task};
+use super::{Lanes, Simd, Task, WORDS};
 use crate::exact::{two_product, two_sum};
 
 /// The token of the level that every processor has.
@@ -136,10 +136,21 @@ macro_rules! lanes {
                 bits
             }
             #[inline(always)]
-            unsafe fn permute(self, v: Self::V, index: *const u32) -> Self::V {
+            unsafe fn permute(self, v: Self::V, words: *const u32) -> Self::V {
                 // SAFETY: the caller's promise.
-                std::array::from_fn(|i| v[unsafe { index.add(i).read() } as usize % $width])
+                unsafe { Lanes::<$T>::permute2(self, v, words, v) }
             }
+            #[inline(always)]
+            unsafe fn permute2(self, a: Self::V, words: *const u32, b: Self::V) -> Self::V {
+                // SAFETY: both have the size of two vectors, and any bits are numbers.
+                let from: [u32; 2 * WORDS] = unsafe { std::mem::transmute([a, b]) };
+                // SAFETY: the caller's promise.
+                let to: [u32; WORDS] =
+                    std::array::from_fn(|i| from[unsafe { words.add(i).read() } as usize % (2 * WORDS)]);
+                // SAFETY: as above, one vector.
+                unsafe { std::mem::transmute(to) }
+            }
+            const PERMUTED: usize = 3;
             #[inline(always)]
             fn transpose(self, rows: &mut [Self::V]) {
                 assert!(rows.len() == $width, "{} rows", $width);

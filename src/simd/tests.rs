@@ -2,7 +2,7 @@
 //! library, on random bit patterns and on the values where floating-point arithmetic goes wrong.
 #![expect(unsafe_code, reason = "loads and stores take pointers")]
 
-use super::{Lanes, Level, Simd, Task, VECTOR_BYTES};
+use super::{Lanes, Level, Simd, Task, VECTOR_BYTES, WORDS};
 use std::fmt::Debug;
 
 /// Runs a task at a level without touching the level of the process.
@@ -250,14 +250,25 @@ fn transpose<T: Number, S: Lanes<T>>(s: S) {
 #[inline(always)]
 fn permute<T: Number, S: Lanes<T>>(s: S) {
     let width = lanes::<T>().len();
+    let words_of_lane = WORDS / width;
     let mut random = Random(9);
     for _ in 0..ROUNDS {
-        let v: Vec<T> = (0..width).map(|_| T::any(&mut random)).collect();
-        let index: Vec<u32> = (0..width).map(|_| random.below(width as u64) as u32).collect();
-        let want: Vec<T> = index.iter().map(|&i| v[i as usize]).collect();
-        // SAFETY: as many numbers as lanes, all of them below that.
-        let got = unsafe { s.permute(vector(s, &v), index.as_ptr()) };
-        expect(&numbers(s, got), &[&want], |x| x[0]);
+        let [a, b]: [Vec<T>; 2] = [0, 1].map(|_| (0..width).map(|_| T::any(&mut random)).collect());
+        let both = [a.clone(), b.clone()].concat();
+        for (from, second) in [(width, false), (2 * width, true)] {
+            // Whole lanes, so that the result is numbers.
+            let index: Vec<usize> = (0..width).map(|_| random.below(from as u64) as usize).collect();
+            let words: Vec<u32> = (0..WORDS)
+                .map(|i| (index[i / words_of_lane] * words_of_lane + i % words_of_lane) as u32)
+                .collect();
+            let want: Vec<T> = index.iter().map(|&i| both[i]).collect();
+            let (a, b) = (vector(s, &a), vector(s, &b));
+            // SAFETY: as many numbers as words, all of them below that, or twice that.
+            let got = unsafe {
+                if second { s.permute2(a, words.as_ptr(), b) } else { s.permute(a, words.as_ptr()) }
+            };
+            expect(&numbers(s, got), &[&want], |x| x[0]);
+        }
     }
 }
 
