@@ -1,19 +1,27 @@
-"""Compare logitkit with other libraries and with the machine's own limits.
+"""Compare logitkit with other libraries, with the machine's own limits, and with its targets.
 
-    python benches/compare.py [--quick] [--only REGEX] [--check] [--threads N] ...
+    python benches/compare.py [--quick] [--section REGEX] [--only REGEX] [--check] [--threads N] ...
 
 Every library that is installed takes part; the others are named. All contenders of a row run in
 turn, in shuffled rounds of one process, on the same arrays and the same CPUs, and every result
 is compared with ours. A `fresh` row returns a new array, an `out` row fills one of the caller;
 libraries that cannot do the latter are left out there.
+
+Without options everything is measured on all CPUs, and what is in cache a second time on one,
+by a process of its own: libraries read their number of threads when they are imported. The
+targets are in compare_targets.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +30,9 @@ if TYPE_CHECKING:  # NumPy and what builds on it read the thread settings when f
 
     from compare_cases import Case, Data
     from compare_limits import Limits
-    from compare_peers import Peer
+    from compare_peers import Logitkit, Peer, Run
     from compare_report import Report, Row
+    from compare_targets import Outcome
     from compare_timing import Effort
     from numpy.typing import NDArray
 
@@ -35,6 +44,10 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NPROC",  # the size of JAX's pool
 )
+HOPELESS = 20
+"""A library that takes this many times as long as ours is timed in the fewest rounds."""
+MOST_ATTEMPTS = 3
+"""How often a layout is measured at most, while its copy is unsteady."""
 
 
 class UsageError(Exception):
@@ -51,7 +64,13 @@ def regex(text: str) -> re.Pattern[str]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, no largest shape")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, no large layouts")
+    parser.add_argument(
+        "--section",
+        metavar="REGEX",
+        type=regex,
+        help="sections of the table of targets whose name (such as limits) it is found in",
+    )
     parser.add_argument(
         "--only",
         metavar="REGEX",
@@ -63,10 +82,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="run everything once at tiny sizes; fail if a library's numbers are not ours",
     )
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--threads", metavar="N", type=int, help="default: all CPUs")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="default: both")
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=int,
+        help="one run with N threads; default: one with all CPUs, and its parts for one thread",
+    )
+    parser.add_argument(
+        "--patience",
+        metavar="MINUTES",
+        type=float,
+        default=5.0,
+        help="time for measuring again where the machine was unsteady (default: 5)",
+    )
     parser.add_argument("--json", metavar="PATH", type=Path, help="default: in benches/results/")
-    parser.add_argument("--plot", metavar="PATH", type=Path, help="default: in benches/results/")
+    parser.add_argument("--pictures", metavar="FOLDER", type=Path, help="default: benches/results/")
+    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -86,7 +118,7 @@ def available_cpus() -> list[int]:
     return first + siblings
 
 
-def fix_threads(wanted: int | None, float64: bool) -> tuple[int, str]:
+def fix_threads(wanted: int | None) -> tuple[int, str]:
     """Give every library the same number of threads; to be called before any is imported.
 
     Returns
@@ -103,7 +135,7 @@ def fix_threads(wanted: int | None, float64: bool) -> tuple[int, str]:
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["JAX_ENABLE_X64"] = str(int(float64))
+    os.environ["JAX_ENABLE_X64"] = "1"
     how = "environment variables and each library's own setting"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus[:threads])
@@ -170,29 +202,24 @@ def disagreement(ours: list[NDArray[Any]], theirs: list[NDArray[Any]], dtype: An
     return None
 
 
-def measure(
+def contenders(
     case: Case,
     data: Data,
-    ours: Peer,
+    ours: Logitkit,
     peers: Sequence[Peer],
-    limits: Limits,
-    effort: Effort,
-    copies: list[float],
     complain: Callable[[str], None],
-) -> Row:
-    """Build the contenders of one row, compare their results with ours and time them all."""
-    from statistics import median
-
-    from compare_limits import fastest, limit_of
-    from compare_report import Row
-    from compare_timing import interleave
-
+) -> dict[str, Run]:
+    """Build the libraries' calls for one row and compare their results with ours."""
     run = ours.run(case, data)
     if run is None:
         raise UsageError(f"logitkit has no {case.operation.name}")
+    if "one thread" in case.rivals:
+        run = ours.on_threads(ours.threads, run)
     expected = sample(ours, run())
     runs = {ours.name: run}
     for peer in peers:
+        if case.peers is not None and peer.name not in case.peers:
+            continue
         try:
             run = peer.run(case, data)
             if run is None:
@@ -203,77 +230,158 @@ def measure(
             continue
         if differs:
             complain(f"{peer.name} disagrees at {case.label}: {differs}")
-        runs[peer.name] = run
-    loops = limits.runs(case, data)
-    for loop in loops.values():
-        loop()
-    samples = interleave({**runs, **loops}, effort)
+        runs[peer.title(case)] = run
+    return runs
+
+
+def measure(
+    case: Case,
+    data: Data,
+    ours: Logitkit,
+    peers: Sequence[Peer],
+    limits: Limits,
+    effort: Effort,
+    complain: Callable[[str], None],
+) -> Row:
+    """Time all contenders of one row."""
+    from contextlib import nullcontext
+    from statistics import median
+
+    from compare_limits import fastest, kind_of, limit_of, slow_loops
+    from compare_report import Row
+    from compare_timing import affordable, busy_cpu, calibrate, interleave
+
+    libraries = contenders(case, data, ours, peers, complain)
+    rivals, loops = ours.rivals(case, data), limits.runs(case, data)
+    for run in (*rivals.values(), *loops.values()):
+        run()
+    runs = {**libraries, **rivals, **loops}
+    with busy_cpu() if case.busy else nullcontext():
+        once = {name: calibrate(run, effort) for name, run in runs.items()}
+        for name in slow_loops({name: once[name] for name in loops}, case):
+            del runs[name], loops[name]
+        turns = dict.fromkeys(runs, effort.rounds)
+        for name in libraries.keys() - {ours.name}:
+            hopeless = once[name] > HOPELESS * once[ours.name]
+            turns[name] = effort.least_rounds if hopeless else affordable(once[name], effort)
+        samples = interleave(runs, once, turns, effort)
     medians = {name: median(times) for name, times in samples.items()}
-    loop_medians = {name: medians.pop(name) for name in loops}
-    copies.extend(samples[min((n for n in loops if n.startswith("copy")), key=loop_medians.get)])  # type: ignore[arg-type]
-    kinds = fastest(loop_medians)
-    limit, limit_name = limit_of(
-        case.operation, case.policy, {kind: time for kind, (time, _) in kinds.items()}
-    )
+    kinds = fastest({name: medians[name] for name in loops})
+    limit, limit_name = limit_of(case, {kind: time for kind, (time, _) in kinds.items()})
     return Row(
         case=case,
-        ours=medians.pop(ours.name),
-        peers=medians,
-        loops=loop_medians,
+        ours=medians[ours.name],
+        rivals={name: medians[name] for name in rivals},
+        peers={name: medians[name] for name in libraries if name != ours.name},
+        loops={name: medians[name] for name in loops},
         limits=kinds,
         limit=limit,
         limit_name=limit_name,
         least={name: min(times) for name, times in samples.items()},
+        copies={name: samples[name] for name in loops if kind_of(name) == "copy"},
     )
 
 
-def compare(options: argparse.Namespace) -> Report:
-    """Run the whole comparison, printing each shape's table as soon as it is done."""
-    threads, how = fix_threads(options.threads, options.dtype == "float64")
+class Patience:
+    """The seconds that are left for measuring again."""
 
+    def __init__(self, minutes: float) -> None:
+        self.left = 60 * minutes
+
+    def measure_group(self, once: Callable[[], list[Row]]) -> list[Row]:
+        """The rows of one layout, measured again while its copy is unsteady; the steadiest."""
+        from compare_report import UNSTEADY
+        from compare_timing import pooled_spread
+
+        best: list[Row] = []
+        for attempt in range(1, MOST_ATTEMPTS + 1):
+            start = time.perf_counter()
+            rows = once()
+            took = time.perf_counter() - start
+            self.left -= took if attempt > 1 else 0
+            varied = pooled_spread([row.copies for row in rows])
+            for row in rows:
+                row.copy_spread = varied
+            if not best or varied < best[0].copy_spread:
+                best = rows
+            for row in best:
+                row.attempts = attempt
+            if best[0].copy_spread <= UNSTEADY or rows[0].case.busy or took > self.left:
+                break
+        return best
+
+
+def chosen(options: argparse.Namespace, section: str, label: str, dtype: str = "") -> bool:
+    """Whether the options ask for it."""
+    return (
+        (options.section is None or bool(options.section.search(section)))
+        and (options.only is None or bool(options.only.search(label)))
+        and (options.dtype is None or dtype in ("", options.dtype))
+    )
+
+
+def wanted_cases(options: argparse.Namespace, threads: int) -> list[Case]:
+    """The rows of a run with so many threads."""
+    from compare_targets import check_table, is_quick, table
+
+    cases = check_table(threads) if options.check else table(threads)
+    if options.quick:
+        cases = [case for case in cases if is_quick(case)]
+    return [case for case in cases if chosen(options, case.section, case.label, case.layout.dtype)]
+
+
+def wanted_probes(
+    options: argparse.Namespace, threads: int, effort: Effort
+) -> list[Callable[[], Outcome]]:
+    """What a run with so many threads measures in other processes."""
+    from compare_process import probes
+
+    return [
+        probe
+        for section, label, probe in probes(threads, effort.rounds, options.check)
+        if chosen(options, section, label) and not options.part
+    ]
+
+
+def nothing_found(options: argparse.Namespace) -> UsageError:
+    """What to say if no row is left."""
+    from compare_targets import SECTIONS, check_table
+
+    if options.only is None:
+        return UsageError(f"--section: found in none of {', '.join(SECTIONS)}")
+    examples = ", ".join(case.label for case in check_table(1)[:3])
+    return UsageError(f"--only {options.only.pattern}: found in no row such as {examples}")
+
+
+def start_report(
+    options: argparse.Namespace, threads: int, how: str, effort: str, busy_at_start: str | None
+) -> tuple[Report, Logitkit, list[Peer], Limits]:
+    """Import the libraries and say which ones there are."""
     import platform
     from datetime import datetime, timezone
-    from math import prod
 
-    import numpy as np
-    from compare_cases import CHECK_SHAPES, QUICK_SHAPES, SHAPES, Data, all_cases
     from compare_limits import Limits
     from compare_peers import Logitkit, installed_peers
-    from compare_report import Report, heading, shape_name, shape_table
-    from compare_timing import CHECK, FULL, QUICK, spread
+    from compare_report import Report, heading
 
     try:
         ours = Logitkit(threads)
-        from logitkit import _logitkit_core as core
     except ImportError as error:
         raise UsageError(f"logitkit cannot be imported: {error}") from error
-    mode, shapes, effort = ("full", SHAPES, FULL)
-    if options.check:
-        mode, shapes, effort = ("check", CHECK_SHAPES, CHECK)
-    elif options.quick:
-        mode, shapes, effort = ("quick", QUICK_SHAPES, QUICK)
-    wanted = all_cases(shapes)
-    if options.only:
-        wanted = [case for case in wanted if options.only.search(case.label)]
-    if not wanted:
-        examples = ", ".join(case.label for case in all_cases(shapes)[:3])
-        raise UsageError(f"--only {options.only.pattern}: found in no row such as {examples}")
-
-    dtype = np.dtype(options.dtype)
     peers, missing = installed_peers(threads)
     torch = next((peer.torch for peer in peers if peer.name == "torch"), None)  # type: ignore[attr-defined]
-    limits = Limits(core, torch)
+    limits = Limits(ours.core, torch)
     report = Report(
         about={
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "cpu": cpu_name(),
             "system": platform.platform(),
-            "busy_at_start": busy(),
+            "busy_at_start": busy_at_start,
             "threads": threads,
             "thread_control": how,
-            "dtype": dtype.name,
+            "dtype": options.dtype or "float32, float64",
             "simd_level": ours.lk.simd_level(),
-            "effort": mode,
+            "effort": effort,
             "versions": {
                 "Python": platform.python_version(),
                 **{peer.name: peer.version for peer in (ours, *peers)},
@@ -284,59 +392,141 @@ def compare(options: argparse.Namespace) -> Report:
         peers=[peer.name for peer in peers],
     )
     print(heading(report), flush=True)
+    return report, ours, peers, limits
+
+
+def compare(options: argparse.Namespace, busy_at_start: str | None) -> Report:
+    """Run the comparison of one number of threads, printing each layout's table when done."""
+    threads, how = fix_threads(options.threads)
+
+    from dataclasses import replace
+
+    from compare_cases import Data
+    from compare_report import group_table
+    from compare_targets import cliffs, outcomes
+    from compare_timing import CHECK, FULL, QUICK
+
+    mode, effort = ("full", FULL)
+    if options.check or options.quick:
+        mode, effort = ("check", CHECK) if options.check else ("quick", QUICK)
+    cases = wanted_cases(options, threads)
+    probes = wanted_probes(options, threads, effort)
+    if not cases and not probes:
+        raise nothing_found(options)
+    report, ours, peers, limits = start_report(options, threads, how, mode, busy_at_start)
 
     def complain(text: str) -> None:
-        report.notes.append(text)
-        print(f"NOTE: {text}", flush=True)
+        if text not in report.notes:
+            report.notes.append(text)
+            print(f"NOTE: {text}", flush=True)
 
-    for shape in dict.fromkeys(case.shape for case in wanted):
+    if threads == 1:  # no library has a team that could still be spinning
+        effort = replace(effort, settle=0.0)
+    groups: dict[Any, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.group, []).append(case)
+    patience = Patience(options.patience if mode == "full" else 0)
+    for group in groups.values():
         print(flush=True)
-        memory, needed = available_memory(), 10 * prod(shape) * dtype.itemsize
-        if memory is not None and needed > memory:
-            complain(
-                f"{shape_name(shape)} left out: with the temporaries of the peers it may need "
-                f"{needed / 2**30:.1f} GiB, and {memory / 2**30:.1f} GiB are free"
-            )
+        layout = group[0].layout
+        if short := memory_missing(group):
+            complain(f"{layout.title} left out: {short}")
             continue
-        data = Data(shape, dtype)
-        copies: list[float] = []
-        for case in (case for case in wanted if case.shape == shape):
-            report.rows.append(measure(case, data, ours, peers, limits, effort, copies, complain))
+        data = Data(layout)
+        rows = patience.measure_group(
+            lambda group=group, data=data: [  # type: ignore[misc]
+                measure(case, data, ours, peers, limits, effort, complain) for case in group
+            ]
+        )
         del data
-        if not options.check:
-            report.copy_spread[shape] = spread(copies)
-        rows = [row for row in report.rows if row.case.shape == shape]
-        print(shape_table(shape, rows, report), flush=True)
+        report.rows += rows
+        print(group_table(rows, report), flush=True)
+    report.outcomes += [outcome for row in report.rows for outcome in outcomes(row, threads)]
+    report.outcomes += cliffs(report.rows, threads)
+    report.outcomes += [probe() for probe in probes]
     return report
+
+
+def memory_missing(group: Sequence[Case]) -> str | None:
+    """Why the machine cannot hold the arrays of this layout and the temporaries on them."""
+    memory = available_memory()
+    arrays = 10 if any(case.peers is None or case.peers for case in group) else 6
+    needed = arrays * group[0].layout.nbytes
+    if memory is None or needed <= memory:
+        return None
+    return f"it may need {needed / 2**30:.1f} GiB, and {memory / 2**30:.1f} GiB are free"
+
+
+def one_thread_part(options: argparse.Namespace) -> dict[str, Any] | None:
+    """The results of the sections that a whole run measures on one thread too."""
+    from compare_targets import ONE_THREAD_SECTIONS
+
+    if options.threads is not None or len(available_cpus()) == 1:
+        return None
+    cases = wanted_cases(options, 1)
+    if not any(case.section in ONE_THREAD_SECTIONS for case in cases):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.json"
+        command = [sys.executable, __file__, "--part", "--threads", "1", "--json", str(path)]
+        command += ["--section", f"^({'|'.join(ONE_THREAD_SECTIONS)})$"]
+        command += ["--patience", str(options.patience / 5)]
+        command += ["--only", options.only.pattern] if options.only else []
+        command += ["--dtype", options.dtype] if options.dtype else []
+        command += [f"--{name}" for name in ("quick", "check") if getattr(options, name)]
+        subprocess.run(command, check=False)
+        if not path.exists():
+            raise UsageError("the run on one thread ended before its results")
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    print(flush=True)
+    return content
+
+
+def leave(content: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print the summary of the targets, write the results and draw the pictures."""
+    from compare_report import summary, targets_of, write_json
+
+    if not options.part:
+        print("\n" + summary(targets_of(content)) + "\n")
+    narrowed = options.quick or options.only or options.section or options.dtype or options.threads
+    stem = "compare-part" if narrowed else "compare"
+    if to_json := options.json or (None if options.check else RESULTS / f"{stem}.json"):
+        write_json(content, to_json)
+        print("" if options.part else f"wrote {to_json}")
+    to_pictures = options.pictures or (None if options.check or options.part else RESULTS)
+    if to_pictures is None:
+        return
+    suffix = stem.removeprefix("compare")
+    try:
+        from compare_pictures import draw_bars, draw_growth
+
+        for draw, name in ((draw_growth, "size"), (draw_bars, "peers")):
+            path = to_pictures / f"{name}{suffix}.png"
+            if draw(content, path):
+                print(f"wrote {path}")
+    except ImportError as error:
+        print(f"no picture: {error}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    start, busy_at_start = time.perf_counter(), busy()
     try:
-        report = compare(options)
+        part = one_thread_part(options)
+        report = compare(options, busy_at_start)
     except UsageError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 2
 
-    from compare_report import draw, write_json
+    from compare_report import joined, report_content
 
-    part = "-part" if options.quick or options.only else ""
-    stem = f"compare-{options.dtype}-{report.about['threads']}threads{part}"
-    to_json = options.json or (None if options.check else RESULTS / f"{stem}.json")
-    to_plot = options.plot or (None if options.check else RESULTS / f"{stem}.png")
-    print()
-    if to_json:
-        write_json(report, to_json)
-        print(f"wrote {to_json}")
-    if to_plot and report.rows:
-        try:
-            draw(report, to_plot)
-            print(f"wrote {to_plot}")
-        except ImportError as error:
-            print(f"no picture: {error}")
+    content = joined([report_content(report), *([part] if part else [])])
+    content["minutes"] = round((time.perf_counter() - start) / 60, 1)
+    leave(content, options)
     if options.check:
-        print(f"check: {len(report.rows)} rows, {len(report.notes)} problem(s)")
-        return 1 if report.notes else 0
+        rows, notes = len(content["rows"]), len(content["notes"])
+        print("" if options.part else f"check: {rows} rows, {notes} problem(s)")
+        return 1 if notes else 0
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Which operations are compared, at which shapes, on which numbers."""
+"""What is compared: operations, the layouts of their arrays, and the arrays themselves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -10,25 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from compare_targets import Goal
     from numpy.typing import NDArray
 
-AXIS = 1
-"""The class axis of every shape below."""
-
 Shape = tuple[int, ...]
-SHAPES: tuple[Shape, ...] = (
-    (1, 10),
-    (65536, 10),
-    (256, 1000),
-    (16384, 1000),
-    (512, 50257),
-    (1024, 128256),
-    (8, 21, 256, 256),
-)
-QUICK_SHAPES: tuple[Shape, ...] = SHAPES[:5] + SHAPES[6:]
-CHECK_SHAPES: tuple[Shape, ...] = ((1, 10), (37, 10), (3, 1021), (2, 7, 4, 5))
-CALL_SHAPE = (1, 10)
-"""The shape that measures the cost of a call, with `np.exp` of the same array as the yardstick."""
+
+
+def shape_name(shape: Shape) -> str:
+    """The shape as Python writes it, without spaces."""
+    return f"({','.join(map(str, shape))})"
 
 
 @dataclass(frozen=True)
@@ -59,40 +49,145 @@ class Operation:
         return ("fresh",) if self.result == "scalar" else ("fresh", "out")
 
 
-OPERATIONS = (
-    Operation("logsumexp", reads=1, result="rows", exponential=True),
-    Operation("softmax", reads=1, result="full", exponential=True),
-    Operation("log_softmax", reads=1, result="full", exponential=True),
-    Operation("cross_entropy", reads=1, result="scalar", exponential=True),
-    Operation("cross_entropy_value_and_grad", reads=1, result="full", exponential=True),
-    Operation("softmax_backward", reads=2, result="full", exponential=False),
-    Operation("log_softmax_backward", reads=2, result="full", exponential=True),
-    Operation("mse_loss", reads=2, result="scalar", exponential=False),
-    Operation("mse_loss_value_and_grad", reads=2, result="full", exponential=False),
-    Operation("classification_error", reads=1, result="scalar", exponential=False),
-)
+OPERATIONS = {
+    operation.name: operation
+    for operation in (
+        Operation("logsumexp", reads=1, result="rows", exponential=True),
+        Operation("softmax", reads=1, result="full", exponential=True),
+        Operation("log_softmax", reads=1, result="full", exponential=True),
+        Operation("cross_entropy", reads=1, result="scalar", exponential=True),
+        Operation("cross_entropy_value_and_grad", reads=1, result="full", exponential=True),
+        Operation("softmax_backward", reads=2, result="full", exponential=False),
+        Operation("log_softmax_backward", reads=2, result="full", exponential=True),
+        Operation("mse_loss", reads=2, result="scalar", exponential=False),
+        Operation("mse_loss_value_and_grad", reads=2, result="full", exponential=False),
+        Operation("classification_error", reads=1, result="scalar", exponential=False),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the logits lie in memory.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Their shape.
+    dtype : {"float32", "float64"}
+        Their type.
+    axis : int
+        The class axis.
+    order : {"C", "F"}
+        Whether the last or the first axis is contiguous.
+    """
+
+    shape: Shape
+    dtype: str = "float32"
+    axis: int = 1
+    order: str = "C"
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return prod(self.shape)
+
+    @property
+    def classes(self) -> int:
+        """How many elements a row of the operation has."""
+        return self.shape[self.axis]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of one array in bytes."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    @property
+    def title(self) -> str:
+        """What a reader needs to know of it."""
+        order = ", Fortran order" if self.order == "F" else ""
+        return f"{shape_name(self.shape)} {self.dtype}, class axis {self.axis}{order}"
+
+    def contiguous(self) -> Layout:
+        """As many elements and classes, the class axis last and contiguous."""
+        batch = self.shape[: self.axis] + self.shape[self.axis + 1 :]
+        return Layout((*batch, self.classes), self.dtype, len(batch))
+
+    def tiny(self) -> Layout:
+        """A few rows, for a check of what runs on this layout."""
+        classes = self.classes if self.classes <= 64 else 101
+        shape = [min(n, 7) for n in self.shape]
+        shape[self.axis] = classes
+        return replace(self, shape=tuple(shape))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table: an operation, an output policy and a shape."""
+    """One row of a table: an operation, an output policy, a layout, and what is wanted of it.
+
+    Attributes
+    ----------
+    operation : Operation
+        What is computed.
+    policy : {"fresh", "out"}
+        Whether the result is a new array or goes to one that is there already.
+    layout : Layout
+        On what.
+    section : str
+        The part of the table of targets that it belongs to.
+    goals : tuple of Goal
+        What that part asks for.
+    peers : tuple of str, optional
+        The libraries that compete; all of them by default.
+    fresh_peers : bool
+        Whether libraries that return new arrays only compete with those in an `out` row.
+    rivals : tuple of str
+        Other ways of calling logitkit that are timed beside it: "contiguous", the same on
+        `Layout.contiguous`, and "one thread".
+    busy : bool
+        Whether another process keeps a CPU busy meanwhile.
+    """
 
     operation: Operation
     policy: str
-    shape: Shape
+    layout: Layout
+    section: str = "everything"
+    goals: tuple[Goal, ...] = ()
+    peers: tuple[str, ...] | None = None
+    fresh_peers: bool = False
+    rivals: tuple[str, ...] = ()
+    busy: bool = False
 
     @property
     def label(self) -> str:
         """What ``--only`` is matched against, such as ``softmax/out/16384x1000``."""
-        return f"{self.operation.name}/{self.policy}/{'x'.join(map(str, self.shape))}"
+        layout = self.layout
+        parts = [self.operation.name, self.policy, "x".join(map(str, layout.shape))]
+        parts += [layout.dtype] if layout.dtype != "float32" else []
+        parts += [f"axis{layout.axis}"] if layout.axis != 1 else []
+        parts += ["fortran"] if layout.order == "F" else []
+        parts += ["busy"] if self.busy else []
+        return "/".join(parts)
+
+    @property
+    def group(self) -> tuple[str, Layout, bool]:
+        """What the cases that are measured and shown together share."""
+        return self.section, self.layout, self.busy
+
+    def tiny(self) -> Case:
+        """The same for a check: a few rows, with every library."""
+        return replace(self, layout=self.layout.tiny(), peers=None)
 
 
-def all_cases(shapes: tuple[Shape, ...]) -> list[Case]:
-    """Every operation and policy at every shape, one shape after the other."""
+CHECK_SHAPES: tuple[Shape, ...] = ((1, 10), (37, 10), (3, 1021), (2, 7, 4, 5))
+
+
+def all_operations(dtype: str) -> list[Case]:
+    """Every operation and policy at some tiny shapes."""
     return [
-        Case(operation, policy, shape)
-        for shape in shapes
-        for operation in OPERATIONS
+        Case(operation, policy, Layout(shape, dtype))
+        for shape in CHECK_SHAPES
+        for operation in OPERATIONS.values()
         for policy in operation.policies
     ]
 
@@ -106,8 +201,14 @@ def aligned_empty(shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+def flat(array: NDArray[Any]) -> NDArray[Any]:
+    """The elements in the order of the memory, as a view."""
+    view: NDArray[Any] = array.reshape(-1, order="A")
+    return view
+
+
 class Data:
-    """The arrays of one shape, made when first asked for and shared by all contenders.
+    """The arrays of one layout, made when first asked for and shared by all contenders.
 
     Attributes
     ----------
@@ -117,22 +218,34 @@ class Data:
         One random class a row.
     """
 
-    def __init__(self, shape: Shape, dtype: np.dtype[Any]) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.batch_shape = shape[:AXIS] + shape[AXIS + 1 :]
-        self.classes = shape[AXIS]
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.dtype = np.dtype(layout.dtype)
+        self.axis = layout.axis
+        self.classes = layout.classes
+        self.batch_shape = layout.shape[: self.axis] + layout.shape[self.axis + 1 :]
         self.rows = prod(self.batch_shape)
         self._random = np.random.default_rng(20240229)
         self.x = self._normal(3)
         self.labels = self._random.integers(0, self.classes, self.batch_shape)
         self._normalised = ""
 
+    def _empty(self) -> NDArray[Any]:
+        shape = self.layout.shape
+        if self.layout.order == "F":
+            return np.transpose(aligned_empty(shape[::-1], self.dtype))
+        return aligned_empty(shape, self.dtype)
+
     def _normal(self, deviation: float) -> NDArray[Any]:
-        array = aligned_empty(self.shape, self.dtype)
-        self._random.standard_normal(out=array, dtype=self.dtype)
+        array = self._empty()
+        self._random.standard_normal(out=flat(array), dtype=self.dtype)
         array *= deviation
         return array
+
+    @cached_property
+    def contiguous(self) -> Data:
+        """Arrays of the same size whose rows are contiguous."""
+        return Data(self.layout.contiguous())
 
     @cached_property
     def g(self) -> NDArray[Any]:
@@ -142,7 +255,7 @@ class Data:
     @cached_property
     def out(self) -> NDArray[Any]:
         """The full-size output of the `out` rows, its pages already touched."""
-        array = aligned_empty(self.shape, self.dtype)
+        array = self._empty()
         array.fill(0)
         return array
 
@@ -155,21 +268,20 @@ class Data:
 
     @cached_property
     def _y(self) -> NDArray[Any]:
-        return aligned_empty(self.shape, self.dtype)
+        return self._empty()
 
     def normalised(self, logarithm: bool) -> NDArray[Any]:
         """Softmax of x, or its logarithm, from NumPy; the two share one buffer."""
         kind = "log" if logarithm else "plain"
         if self._normalised != kind:
-            y = self._y
-            np.subtract(self.x, self.x.max(axis=AXIS, keepdims=True), out=y)
-            if logarithm:
-                total = np.zeros_like(y, shape=(*y.shape[:AXIS], 1, *y.shape[AXIS + 1 :]))
-                for k in range(0, len(y), 64):
-                    total[k : k + 64] = np.exp(y[k : k + 64]).sum(axis=AXIS, keepdims=True)
-                y -= np.log(total)
-            else:
-                np.exp(y, out=y)
-                y /= y.sum(axis=AXIS, keepdims=True)
+            x, y = (np.moveaxis(array, self.axis, -1) for array in (self.x, self._y))
+            for k in range(0, len(y), 64):  # no temporary of the full size
+                part = y[k : k + 64]
+                np.subtract(x[k : k + 64], x[k : k + 64].max(axis=-1, keepdims=True), out=part)
+                if logarithm:
+                    part -= np.log(np.exp(part).sum(axis=-1, keepdims=True))
+                else:
+                    np.exp(part, out=part)
+                    part /= part.sum(axis=-1, keepdims=True)
             self._normalised = kind
         return self._y

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from compare_cases import CALL_SHAPE, Case, Data, Operation
+from compare_cases import Case, Data, flat
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from compare_peers import Run
 
 BLOCK = 16384
 """Elements that NumPy's exp-and-sum keeps in the cache between its two steps."""
 
 CORE_LOOPS = ("_limit_read", "_limit_copy", "_limit_stream", "_limit_expsum")
+
+SLOW_LOOP = 1.5
+"""A loop this many times slower than the fastest of its kind is left out of the rounds, if two
+faster ones are there."""
 
 
 def block_expsum(x: Any, scratch: Any) -> float:
@@ -25,6 +31,33 @@ def block_expsum(x: Any, scratch: Any) -> float:
         np.exp(block, out=e)
         total += float(e.sum())
     return total
+
+
+def written(case: Case) -> str | None:
+    """The kind of loop that writes what `case` writes, if that is a full array."""
+    if case.operation.result != "full":
+        return None
+    return "fresh copy" if case.policy == "fresh" else "copy"
+
+
+def wanted_loops(case: Case) -> set[str]:
+    """The loops whose own time a goal of `case` is stated in, named ``kind (source)``."""
+    return {target.loop for goal in case.goals for target in goal.targets() if target.loop}
+
+
+def wanted_kinds(case: Case) -> set[str]:
+    """The kinds of loop that `case` is compared with, and the copy that tells a steady run."""
+    kinds = {"copy", written(case) or "read"} | {kind_of(name) for name in wanted_loops(case)}
+    if case.operation.reads > 1:
+        kinds.add("read")
+    if case.operation.exponential:
+        kinds.add("exp-and-sum")
+    return kinds
+
+
+def kind_of(name: str) -> str:
+    """The kind of the loop ``kind (source)``; a streaming copy is a copy."""
+    return name.split(" (")[0].removeprefix("streaming ")
 
 
 class Limits:
@@ -46,19 +79,20 @@ class Limits:
 
     def runs(self, case: Case, data: Data) -> dict[str, Run]:
         """The loops that bear on `case`, named ``kind (source)``."""
-        runs = {**self._read(data), **self._copy(data)}
-        if case.operation.exponential:
-            runs |= self._expsum(data)
-        if case.operation.result == "full" and case.policy == "fresh":
-            runs |= self._fresh_copy(data)
-        if case.shape == CALL_SHAPE:
-            x, out = data.x, data.out
-            fresh = case.policy == "fresh"
-            runs["np.exp (NumPy)"] = (lambda: np.exp(x)) if fresh else (lambda: np.exp(x, out=out))
+        build = {
+            "read": self._read,
+            "copy": self._copy,
+            "fresh copy": self._fresh_copy,
+            "exp-and-sum": self._expsum,
+            "np.exp": self._np_exp,
+        }
+        runs: dict[str, Run] = {}
+        for kind in sorted(wanted_kinds(case)):
+            runs |= build[kind](data)
         return runs
 
     def _read(self, d: Data) -> dict[str, Run]:
-        x = d.x.reshape(-1)
+        x = flat(d.x)
         runs: dict[str, Run] = {
             "read (NumPy)": lambda: x.sum(),
             "read (BLAS)": lambda: np.dot(x, x),
@@ -71,7 +105,7 @@ class Limits:
         return runs
 
     def _copy(self, d: Data) -> dict[str, Run]:
-        x, out = d.x.reshape(-1), d.out.reshape(-1)
+        x, out = flat(d.x), flat(d.out)
         runs: dict[str, Run] = {"copy (NumPy)": lambda: np.copyto(out, x)}
         if loop := self.core["_limit_copy"]:
             runs["copy (core)"] = lambda: loop(x, out)
@@ -83,7 +117,7 @@ class Limits:
         return runs
 
     def _fresh_copy(self, d: Data) -> dict[str, Run]:
-        x = d.x.reshape(-1)
+        x = flat(d.x)
         runs: dict[str, Run] = {"fresh copy (NumPy)": lambda: x.copy()}
         if loop := self.core["_limit_copy"]:
             runs["fresh copy (core)"] = lambda: loop(x, np.empty_like(x))
@@ -95,43 +129,50 @@ class Limits:
         return runs
 
     def _expsum(self, d: Data) -> dict[str, Run]:
-        x, scratch = d.x.reshape(-1), np.empty(BLOCK, d.dtype)
+        x, scratch = flat(d.x), np.empty(BLOCK, d.dtype)
         runs: dict[str, Run] = {"exp-and-sum (NumPy)": lambda: block_expsum(x, scratch)}
         if loop := self.core["_limit_expsum"]:
             runs["exp-and-sum (core)"] = lambda: loop(x)
         if self.torch is not None:
-            tensor, out = self.torch.from_numpy(x), self.torch.from_numpy(d.out.reshape(-1))
+            tensor, out = self.torch.from_numpy(x), self.torch.from_numpy(flat(d.out))
             runs["exp-and-sum (torch)"] = lambda: self.torch.exp(tensor, out=out).sum()
         return runs
 
+    def _np_exp(self, d: Data) -> dict[str, Run]:
+        x = d.x
+        return {"np.exp (NumPy)": lambda: np.exp(x)}
 
-def fastest(seconds: dict[str, float]) -> dict[str, tuple[float, str]]:
-    """Each kind of limit with the time and the source of its fastest loop."""
+
+def slow_loops(seconds: Mapping[str, float], case: Case) -> set[str]:
+    """The loops that cannot become the fastest of their kind and that no goal names."""
+    kinds: dict[str, list[float]] = {}
+    for name, time in sorted(seconds.items(), key=lambda item: item[1]):
+        kinds.setdefault(kind_of(name), []).append(time)
+    # Two of each kind stay, in case the team of threads of the first one stalls later.
+    bounds = {kind: max(SLOW_LOOP * times[0], times[:2][-1]) for kind, times in kinds.items()}
+    slow = {name for name, time in seconds.items() if time > bounds[kind_of(name)]}
+    return slow - wanted_loops(case)
+
+
+def fastest(seconds: Mapping[str, float]) -> dict[str, tuple[float, str]]:
+    """Each kind of limit with the time and the name of its fastest loop."""
     best: dict[str, tuple[float, str]] = {}
     for name, time in seconds.items():
-        kind, source = name.rstrip(")").split(" (")
+        kind = kind_of(name)
         if kind not in best or time < best[kind][0]:
-            best[kind] = (time, source)
+            best[kind] = (time, name)
     return best
 
 
-def limit_of(operation: Operation, policy: str, kinds: dict[str, float]) -> tuple[float, str]:
-    """The time below which `operation` cannot come, and what sets it.
+def limit_of(case: Case, kinds: Mapping[str, float]) -> tuple[float, str]:
+    """The time below which `case` cannot come, and what sets it.
 
     Memory: the arrays read and the one written, as a read each or, with the written one, a copy
     of the same output policy. The exponential may overlap with the memory, so the larger counts.
     """
-    read = kinds["read"]
-    if operation.result != "full":
-        memory, name = operation.reads * read, "read"
-    else:
-        if policy == "fresh":
-            name = "fresh copy"
-        else:
-            name = min(("copy", "streaming copy"), key=lambda k: kinds.get(k, float("inf")))
-        memory = kinds[name] + (operation.reads - 1) * read
-    if operation.reads == 2:
-        name = f"{name} + read" if operation.result == "full" else "2 reads"
+    operation, write = case.operation, written(case)
+    moves = ["read"] * operation.reads if write is None else [write, "read"][: operation.reads]
+    memory = sum(kinds[kind] for kind in moves)
     if operation.exponential and kinds["exp-and-sum"] > memory:
         return kinds["exp-and-sum"], "exp-and-sum"
-    return memory, name
+    return memory, "2 reads" if moves == ["read", "read"] else " + ".join(moves)

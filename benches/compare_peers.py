@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from compare_cases import AXIS, Case, Data
 
 if TYPE_CHECKING:
+    from compare_cases import Case, Data
     from numpy.typing import NDArray
 
 Run = Callable[[], Any]
@@ -30,6 +30,8 @@ class Peer:
     distribution: str
     with_out: frozenset[str] = frozenset()
     """The operations that can write into an array of the caller."""
+    orders: frozenset[str] = frozenset({"C", "F"})
+    """The memory orders that it takes without a copy."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -46,15 +48,20 @@ class Peer:
         """The call that computes `case`, or None if this library does not compete in it."""
         name = case.operation.name
         build = getattr(self, name, None)
-        if build is None:
+        if build is None or data.layout.order not in self.orders:
             return None
         run: Run | None = None
         if name in self.with_out:
             given = data.out_rows if case.operation.result == "rows" else data.out
             run = build(data, None if case.policy == "fresh" else given)
-        elif case.policy == "fresh":
+        elif case.policy == "fresh" or case.fresh_peers:
             run = build(data)
         return run
+
+    def title(self, case: Case) -> str:
+        """How the tables call it, with a word on a result that is new where others are not."""
+        differs = case.policy == "out" and case.operation.name not in self.with_out
+        return f"{self.name} (fresh)" if differs else self.name
 
     def to_numpy(self, result: Any) -> NDArray[Any]:
         """One returned value as an array."""
@@ -64,7 +71,7 @@ class Peer:
 def row_index(data: Data) -> tuple[NDArray[Any], ...]:
     """The index that picks the entry at each row's label."""
     grid = np.indices(data.batch_shape, sparse=True)
-    return (*grid[:AXIS], data.labels, *grid[AXIS:])
+    return (*grid[: data.axis], data.labels, *grid[data.axis :])
 
 
 class Logitkit(Peer):
@@ -85,15 +92,38 @@ class Logitkit(Peer):
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         import logitkit
+        from logitkit import _logitkit_core
 
         logitkit.set_num_threads(threads)
         self.lk = logitkit
+        self.core = _logitkit_core
+
+    def rivals(self, case: Case, data: Data) -> dict[str, Run]:
+        """The other ways of calling it that `case` asks for."""
+        runs: dict[str, Run] = {}
+        if "contiguous" in case.rivals and (run := self.run(case, data.contiguous)):
+            runs["contiguous"] = run
+        if "one thread" in case.rivals and (run := self.run(case, data)):
+            runs["one thread"] = self.on_threads(1, run)
+        return runs
+
+    def on_threads(self, threads: int, run: Run) -> Run:
+        """The call with its own setting of the number of threads, as `logitkit.threads` makes."""
+        override = self.core.set_thread_override
+
+        def call() -> Any:
+            former = override(threads)
+            result = run()
+            override(former)
+            return result
+
+        return call
 
     def _normalise(self, function: Callable[..., Any], d: Data, out: Any) -> Run:
-        x = d.x
+        x, axis = d.x, d.axis
         if out is None:
-            return lambda: function(x, AXIS)
-        return lambda: function(x, AXIS, out=out)
+            return lambda: function(x, axis)
+        return lambda: function(x, axis, out=out)
 
     def logsumexp(self, d: Data, out: Any) -> Run:
         return self._normalise(self.lk.logsumexp, d, out)
@@ -105,26 +135,31 @@ class Logitkit(Peer):
         return self._normalise(self.lk.log_softmax, d, out)
 
     def cross_entropy(self, d: Data) -> Run:
-        function, x, labels = self.lk.cross_entropy, d.x, d.labels
-        return lambda: function(x, labels, axis=AXIS)
+        function, x, labels, axis = self.lk.cross_entropy, d.x, d.labels, d.axis
+        return lambda: function(x, labels, axis=axis)
 
     def cross_entropy_value_and_grad(self, d: Data, out: Any) -> Run:
-        function, x, labels = self.lk.cross_entropy_value_and_grad, d.x, d.labels
+        function, x, labels, axis = self.lk.cross_entropy_value_and_grad, d.x, d.labels, d.axis
         if out is None:
-            return lambda: function(x, labels, axis=AXIS)
-        return lambda: function(x, labels, axis=AXIS, grad_out=out)
+            return lambda: function(x, labels, axis=axis)
+        return lambda: function(x, labels, axis=axis, grad_out=out)
 
     def softmax_backward(self, d: Data, out: Any) -> Run:
-        function, g, y = self.lk.softmax_backward, d.g, d.normalised(logarithm=False)
+        function, g, y, axis = self.lk.softmax_backward, d.g, d.normalised(logarithm=False), d.axis
         if out is None:
-            return lambda: function(g, y, AXIS)
-        return lambda: function(g, y, AXIS, out=out)
+            return lambda: function(g, y, axis)
+        return lambda: function(g, y, axis, out=out)
 
     def log_softmax_backward(self, d: Data, out: Any) -> Run:
-        function, g, y = self.lk.log_softmax_backward, d.g, d.normalised(logarithm=True)
+        function, g, y, axis = (
+            self.lk.log_softmax_backward,
+            d.g,
+            d.normalised(logarithm=True),
+            d.axis,
+        )
         if out is None:
-            return lambda: function(g, y, AXIS)
-        return lambda: function(g, y, AXIS, out=out)
+            return lambda: function(g, y, axis)
+        return lambda: function(g, y, axis, out=out)
 
     def mse_loss(self, d: Data) -> Run:
         function, x, target = self.lk.mse_loss, d.x, d.g
@@ -137,8 +172,8 @@ class Logitkit(Peer):
         return lambda: function(x, target, grad_out=out)
 
     def classification_error(self, d: Data) -> Run:
-        function, x, labels = self.lk.classification_error, d.x, d.labels
-        return lambda: function(x, labels, axis=AXIS)
+        function, x, labels, axis = self.lk.classification_error, d.x, d.labels, d.axis
+        return lambda: function(x, labels, axis=axis)
 
 
 class NumPy(Peer):
@@ -149,58 +184,58 @@ class NumPy(Peer):
     with_out = Logitkit.with_out
 
     def logsumexp(self, d: Data, out: Any) -> Run:
-        x = d.x
+        x, axis = d.x, d.axis
 
         def run() -> Any:
-            shift = x.max(axis=AXIS, keepdims=True)
+            shift = x.max(axis=axis, keepdims=True)
             e = np.subtract(x, shift)
             np.exp(e, out=e)
-            total = e.sum(axis=AXIS, out=out)
+            total = e.sum(axis=axis, out=out)
             total = np.log(total, out=total)
-            return np.add(total, shift.squeeze(AXIS), out=total)
+            return np.add(total, shift.squeeze(axis), out=total)
 
         return run
 
     def softmax(self, d: Data, out: Any) -> Run:
-        x = d.x
+        x, axis = d.x, d.axis
 
         def run() -> Any:
-            y = np.subtract(x, x.max(axis=AXIS, keepdims=True), out=out)
+            y = np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
             np.exp(y, out=y)
-            return np.multiply(y, 1 / y.sum(axis=AXIS, keepdims=True), out=y)
+            return np.multiply(y, 1 / y.sum(axis=axis, keepdims=True), out=y)
 
         return run
 
     def log_softmax(self, d: Data, out: Any) -> Run:
-        x = d.x
+        x, axis = d.x, d.axis
 
         def run() -> Any:
-            y = np.subtract(x, x.max(axis=AXIS, keepdims=True), out=out)
-            y -= np.log(np.exp(y).sum(axis=AXIS, keepdims=True))
+            y = np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
+            y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
             return y
 
         return run
 
     def cross_entropy(self, d: Data) -> Run:
-        x, at_label = d.x, row_index(d)
+        x, at_label, axis = d.x, row_index(d), d.axis
 
         def run() -> Any:
-            e = np.subtract(x, x.max(axis=AXIS, keepdims=True))
+            e = np.subtract(x, x.max(axis=axis, keepdims=True))
             picked = e[at_label]
             np.exp(e, out=e)
-            return np.mean(np.log(e.sum(axis=AXIS)) - picked)
+            return np.mean(np.log(e.sum(axis=axis)) - picked)
 
         return run
 
     def cross_entropy_value_and_grad(self, d: Data, out: Any) -> Run:
-        x, at_label, rows = d.x, row_index(d), d.rows
+        x, at_label, rows, axis = d.x, row_index(d), d.rows, d.axis
 
         def run() -> Any:
-            e = np.subtract(x, x.max(axis=AXIS, keepdims=True), out=out)
+            e = np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
             picked = e[at_label]
             np.exp(e, out=e)
-            total = e.sum(axis=AXIS, keepdims=True)
-            loss = np.mean(np.log(total.squeeze(AXIS)) - picked)
+            total = e.sum(axis=axis, keepdims=True)
+            loss = np.mean(np.log(total.squeeze(axis)) - picked)
             e *= 1 / (rows * total)
             e[at_label] -= 1 / rows
             return loss, e
@@ -208,11 +243,11 @@ class NumPy(Peer):
         return run
 
     def softmax_backward(self, d: Data, out: Any) -> Run:
-        g, y = d.g, d.normalised(logarithm=False)
+        g, y, axis = d.g, d.normalised(logarithm=False), d.axis
 
         def run() -> Any:
             dx = np.multiply(g, y, out=out)
-            total = dx.sum(axis=AXIS, keepdims=True)
+            total = dx.sum(axis=axis, keepdims=True)
             np.subtract(g, total, out=dx)
             dx *= y
             return dx
@@ -220,11 +255,11 @@ class NumPy(Peer):
         return run
 
     def log_softmax_backward(self, d: Data, out: Any) -> Run:
-        g, y = d.g, d.normalised(logarithm=True)
+        g, y, axis = d.g, d.normalised(logarithm=True), d.axis
 
         def run() -> Any:
             dx = np.exp(y, out=out)
-            dx *= g.sum(axis=AXIS, keepdims=True)
+            dx *= g.sum(axis=axis, keepdims=True)
             return np.subtract(g, dx, out=dx)
 
         return run
@@ -250,8 +285,8 @@ class NumPy(Peer):
         return run
 
     def classification_error(self, d: Data) -> Run:
-        x, labels = d.x, d.labels
-        return lambda: np.mean(x.argmax(axis=AXIS) != labels)
+        x, labels, axis = d.x, d.labels, d.axis
+        return lambda: np.mean(x.argmax(axis=axis) != labels)
 
 
 class SciPy(Peer):
@@ -267,26 +302,32 @@ class SciPy(Peer):
         self.special = scipy.special
 
     def logsumexp(self, d: Data) -> Run:
-        function, x = self.special.logsumexp, d.x
-        return lambda: function(x, axis=AXIS)
+        function, x, axis = self.special.logsumexp, d.x, d.axis
+        return lambda: function(x, axis=axis)
 
     def softmax(self, d: Data) -> Run:
-        function, x = self.special.softmax, d.x
-        return lambda: function(x, axis=AXIS)
+        function, x, axis = self.special.softmax, d.x, d.axis
+        return lambda: function(x, axis=axis)
 
     def log_softmax(self, d: Data) -> Run:
-        function, x = self.special.log_softmax, d.x
-        return lambda: function(x, axis=AXIS)
+        function, x, axis = self.special.log_softmax, d.x, d.axis
+        return lambda: function(x, axis=axis)
 
     def cross_entropy(self, d: Data) -> Run:
-        function, x, at_label = self.special.logsumexp, d.x, row_index(d)
-        return lambda: np.mean(function(x, axis=AXIS) - x[at_label])
+        function, x, at_label, axis = self.special.logsumexp, d.x, row_index(d), d.axis
+        return lambda: np.mean(function(x, axis=axis) - x[at_label])
 
     def cross_entropy_value_and_grad(self, d: Data) -> Run:
-        function, x, at_label, rows = self.special.log_softmax, d.x, row_index(d), d.rows
+        function, x, at_label, rows, axis = (
+            self.special.log_softmax,
+            d.x,
+            row_index(d),
+            d.rows,
+            d.axis,
+        )
 
         def run() -> Any:
-            y = function(x, axis=AXIS)
+            y = function(x, axis=axis)
             loss = -np.mean(y[at_label])
             np.exp(y, out=y)
             y[at_label] -= 1
@@ -301,6 +342,7 @@ class Jax(Peer):
 
     name = "JAX"
     distribution = "jax"
+    orders = frozenset({"C"})
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -326,36 +368,42 @@ class Jax(Peer):
         return run
 
     def logsumexp(self, d: Data) -> Run:
+        axis = d.axis
         logsumexp = self.jax.scipy.special.logsumexp
-        return self._compile(lambda x: logsumexp(x, axis=AXIS), d.x)
+        return self._compile(lambda x: logsumexp(x, axis=axis), d.x)
 
     def softmax(self, d: Data) -> Run:
-        return self._compile(lambda x: self.jax.nn.softmax(x, axis=AXIS), d.x)
+        return self._compile(lambda x: self.jax.nn.softmax(x, axis=d.axis), d.x)
 
     def log_softmax(self, d: Data) -> Run:
-        return self._compile(lambda x: self.jax.nn.log_softmax(x, axis=AXIS), d.x)
+        return self._compile(lambda x: self.jax.nn.log_softmax(x, axis=d.axis), d.x)
 
-    def _cross_entropy(self, x: Any, labels: Any) -> Any:
-        y = self.jax.nn.log_softmax(x, axis=AXIS)
-        picked = self.jnp.take_along_axis(y, self.jnp.expand_dims(labels, AXIS), axis=AXIS)
-        return -self.jnp.mean(picked)
+    def _cross_entropy(self, axis: int) -> Callable[..., Any]:
+        def loss(x: Any, labels: Any) -> Any:
+            y = self.jax.nn.log_softmax(x, axis=axis)
+            picked = self.jnp.take_along_axis(y, self.jnp.expand_dims(labels, axis), axis=axis)
+            return -self.jnp.mean(picked)
+
+        return loss
 
     def cross_entropy(self, d: Data) -> Run:
-        return self._compile(self._cross_entropy, d.x, d.labels.astype(np.int32))
+        return self._compile(self._cross_entropy(d.axis), d.x, d.labels.astype(np.int32))
 
     def cross_entropy_value_and_grad(self, d: Data) -> Run:
-        return self._compile_pair(self._cross_entropy, d.x, d.labels.astype(np.int32))
+        return self._compile_pair(self._cross_entropy(d.axis), d.x, d.labels.astype(np.int32))
 
     def softmax_backward(self, d: Data) -> Run:
+        axis = d.axis
         return self._compile(
-            lambda g, y: y * (g - self.jnp.sum(g * y, axis=AXIS, keepdims=True)),
+            lambda g, y: y * (g - self.jnp.sum(g * y, axis=axis, keepdims=True)),
             d.g,
             d.normalised(logarithm=False),
         )
 
     def log_softmax_backward(self, d: Data) -> Run:
+        axis = d.axis
         return self._compile(
-            lambda g, y: g - self.jnp.exp(y) * self.jnp.sum(g, axis=AXIS, keepdims=True),
+            lambda g, y: g - self.jnp.exp(y) * self.jnp.sum(g, axis=axis, keepdims=True),
             d.g,
             d.normalised(logarithm=True),
         )
@@ -370,8 +418,9 @@ class Jax(Peer):
         return self._compile_pair(self._mse, d.x, d.g)
 
     def classification_error(self, d: Data) -> Run:
+        axis = d.axis
         return self._compile(
-            lambda x, labels: self.jnp.mean(self.jnp.argmax(x, axis=AXIS) != labels, dtype=x.dtype),
+            lambda x, labels: self.jnp.mean(self.jnp.argmax(x, axis=axis) != labels, dtype=x.dtype),
             d.x,
             d.labels.astype(np.int32),
         )
@@ -387,6 +436,7 @@ class OnnxRuntime(Peer):
 
     name = "ONNX Runtime"
     distribution = "onnxruntime"
+    orders = frozenset({"C"})
     with_out = Logitkit.with_out
 
     def __init__(self, threads: int) -> None:
@@ -411,11 +461,10 @@ class OnnxRuntime(Peer):
                 for name, array in arrays.items()
             )
 
-        axes = f"axes = Constant <value = int64[1] {{{AXIS}}}> ()\n" if "axes" in body else ""
         model = self.onnx.parser.parse_model(
             '<ir_version: 8, opset_import: ["": 18]>\n'
             f"peer ({declare(inputs)}) => ({declare(outputs)}) {{\n"
-            f"{axes}{body}\n}}"
+            f"{body}\n}}"
         )
         options = self.ort.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -454,43 +503,51 @@ class OnnxRuntime(Peer):
         outputs = {"loss": np.zeros((), d.dtype), "dx": d.out if out is None else out}
         return self._session(body, inputs, outputs, fresh=out is None)
 
+    def _axes(self, d: Data) -> str:
+        return f"axes = Constant <value = int64[1] {{{d.axis}}}> ()\n"
+
     def _constant(self, d: Data, name: str, value: float) -> str:
         kind = "float" if d.dtype == np.float32 else "double"
         return f"{name} = Constant <value = {kind} {{{value!r}}}> ()\n"
 
     def logsumexp(self, d: Data, out: Any) -> Run:
-        body = "y = ReduceLogSumExp <keepdims = 0> (x, axes)"
+        body = self._axes(d) + "y = ReduceLogSumExp <keepdims = 0> (x, axes)"
         outputs = {"y": d.out_rows if out is None else out}
         return self._session(body, {"x": d.x}, outputs, fresh=out is None)
 
     def softmax(self, d: Data, out: Any) -> Run:
-        return self._full(d, out, f"y = Softmax <axis = {AXIS}> (x)", x=d.x)
+        return self._full(d, out, f"y = Softmax <axis = {d.axis}> (x)", x=d.x)
 
     def log_softmax(self, d: Data, out: Any) -> Run:
-        return self._full(d, out, f"y = LogSoftmax <axis = {AXIS}> (x)", x=d.x)
+        return self._full(d, out, f"y = LogSoftmax <axis = {d.axis}> (x)", x=d.x)
 
-    def cross_entropy(self, d: Data) -> Run:
+    def cross_entropy(self, d: Data) -> Run | None:
+        if d.axis != 1:
+            return None
         body = 'loss = SoftmaxCrossEntropyLoss <reduction = "mean"> (x, t)'
         return self._loss(d, body, x=d.x, t=d.labels)
 
-    def cross_entropy_value_and_grad(self, d: Data, out: Any) -> Run:
+    def cross_entropy_value_and_grad(self, d: Data, out: Any) -> Run | None:
+        if d.axis != 1:
+            return None
         body = (
-            self._constant(d, "scale", 1 / d.rows)
+            self._axes(d)
+            + self._constant(d, "scale", 1 / d.rows)
             + self._constant(d, "minus_scale", -1 / d.rows)
-            + f"""
-            lp = LogSoftmax <axis = {AXIS}> (x)
+            + """
+            lp = LogSoftmax <axis = 1> (x)
             loss = NegativeLogLikelihoodLoss <reduction = "mean"> (lp, t)
             p = Exp(lp)
             scaled = Mul(p, scale)
             index = Unsqueeze(t, axes)
             shape = Shape(index)
             update = Expand(minus_scale, shape)
-            dx = ScatterElements <axis = {AXIS}, reduction = "add"> (scaled, index, update)"""
+            dx = ScatterElements <axis = 1, reduction = "add"> (scaled, index, update)"""
         )
         return self._loss_and_gradient(d, out, body, x=d.x, t=d.labels)
 
     def softmax_backward(self, d: Data, out: Any) -> Run:
-        body = """
+        body = f"""{self._axes(d)}
             gp = Mul(g, p)
             total = ReduceSum <keepdims = 1> (gp, axes)
             rest = Sub(g, total)
@@ -498,7 +555,7 @@ class OnnxRuntime(Peer):
         return self._full(d, out, body, g=d.g, p=d.normalised(logarithm=False))
 
     def log_softmax_backward(self, d: Data, out: Any) -> Run:
-        body = """
+        body = f"""{self._axes(d)}
             total = ReduceSum <keepdims = 1> (g, axes)
             p = Exp(lp)
             share = Mul(p, total)
@@ -526,7 +583,7 @@ class OnnxRuntime(Peer):
     def classification_error(self, d: Data) -> Run:
         kind = 1 if d.dtype == np.float32 else 11
         body = f"""
-            top = ArgMax <axis = {AXIS}, keepdims = 0> (x)
+            top = ArgMax <axis = {d.axis}, keepdims = 0> (x)
             right = Equal(top, t)
             wrong = Not(right)
             number = Cast <to = {kind}> (wrong)
@@ -550,7 +607,7 @@ class ScikitLearn(Peer):
     def _arguments(self, d: Data) -> dict[str, Any]:
         return {
             "y_true": d.labels.astype(d.dtype),
-            "raw_prediction": d.x,
+            "raw_prediction": np.moveaxis(d.x, d.axis, 1),
             "sample_weight": np.full(d.rows, 1 / d.rows, d.dtype),
             "n_threads": self.threads,
         }
@@ -565,10 +622,11 @@ class ScikitLearn(Peer):
         if d.x.ndim != 2:
             return None
         function, arguments = self.loss(n_classes=d.classes).loss_gradient, self._arguments(d)
+        given, axis = None if out is None else np.moveaxis(out, d.axis, 1), d.axis
 
         def run() -> Any:
-            losses, dx = function(gradient_out=out, **arguments)
-            return losses.sum(), dx
+            losses, dx = function(gradient_out=given, **arguments)
+            return losses.sum(), np.moveaxis(dx, 1, axis) if axis != 1 else dx
 
         return run
 
@@ -597,10 +655,10 @@ class Torch(Peer):
         return [None if array is None else self.torch.from_numpy(array) for array in arrays]
 
     def _normalise(self, function: Callable[..., Any], d: Data, out: Any) -> Run:
-        x, y = self._tensors(d.x, out)
+        axis, (x, y) = d.axis, self._tensors(d.x, out)
         if y is None:
-            return lambda: function(x, AXIS)
-        return lambda: function(x, AXIS, out=y)
+            return lambda: function(x, axis)
+        return lambda: function(x, axis, out=y)
 
     def logsumexp(self, d: Data, out: Any) -> Run:
         return self._normalise(self.torch.logsumexp, d, out)
@@ -623,28 +681,34 @@ class Torch(Peer):
 
         return run
 
+    def _cross_entropy(self, axis: int) -> Callable[..., Any]:
+        function: Callable[..., Any] = self.torch.nn.functional.cross_entropy
+        if axis == 1:
+            return function
+        return lambda x, labels: function(x.movedim(axis, 1), labels)
+
     def cross_entropy(self, d: Data) -> Run:
-        function = self.torch.nn.functional.cross_entropy
+        function = self._cross_entropy(d.axis)
         x, labels = self._tensors(d.x, d.labels)
         return lambda: function(x, labels)
 
     def cross_entropy_value_and_grad(self, d: Data) -> Run:
         x, labels = self._tensors(d.x, d.labels)
-        return self._value_and_grad(self.torch.nn.functional.cross_entropy, x, labels)
+        return self._value_and_grad(self._cross_entropy(d.axis), x, labels)
 
     def softmax_backward(self, d: Data, out: Any) -> Run:
-        g, y, dx = self._tensors(d.g, d.normalised(logarithm=False), out)
+        axis, (g, y, dx) = d.axis, self._tensors(d.g, d.normalised(logarithm=False), out)
         function = self.torch.ops.aten._softmax_backward_data
         if dx is None:
-            return lambda: function(g, y, AXIS, g.dtype)
-        return lambda: function(g, y, AXIS, g.dtype, grad_input=dx)
+            return lambda: function(g, y, axis, g.dtype)
+        return lambda: function(g, y, axis, g.dtype, grad_input=dx)
 
     def log_softmax_backward(self, d: Data, out: Any) -> Run:
-        g, y, dx = self._tensors(d.g, d.normalised(logarithm=True), out)
+        axis, (g, y, dx) = d.axis, self._tensors(d.g, d.normalised(logarithm=True), out)
         function = self.torch.ops.aten._log_softmax_backward_data
         if dx is None:
-            return lambda: function(g, y, AXIS, g.dtype)
-        return lambda: function(g, y, AXIS, g.dtype, out=dx)
+            return lambda: function(g, y, axis, g.dtype)
+        return lambda: function(g, y, axis, g.dtype, out=dx)
 
     def mse_loss(self, d: Data) -> Run:
         function = self.torch.nn.functional.mse_loss
@@ -656,8 +720,8 @@ class Torch(Peer):
         return self._value_and_grad(self.torch.nn.functional.mse_loss, x, target)
 
     def classification_error(self, d: Data) -> Run:
-        x, labels = self._tensors(d.x, d.labels)
-        return lambda: (x.argmax(AXIS) != labels).to(x.dtype).mean()
+        axis, (x, labels) = d.axis, self._tensors(d.x, d.labels)
+        return lambda: (x.argmax(axis) != labels).to(x.dtype).mean()
 
 
 PEERS: tuple[type[Peer], ...] = (SciPy, NumPy, Jax, OnnxRuntime, ScikitLearn, Torch)

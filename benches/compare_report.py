@@ -1,18 +1,19 @@
-"""What a comparison leaves behind: the table, the JSON file and the picture."""
+"""What a comparison leaves behind: the tables, the summary of the targets and the JSON file."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from compare_cases import CALL_SHAPE, Case, Shape
+from compare_targets import SECTIONS, Outcome, outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from compare_cases import Case
 
 UNSTEADY = 0.1
 """Spread of the plain copy above which a run is called unsteady."""
@@ -24,30 +25,44 @@ class Row:
 
     Attributes
     ----------
+    case : Case
+        What was measured.
     ours : float
         logitkit.
+    rivals : dict of str to float
+        Its other ways of being called.
     peers : dict of str to float
         The libraries that compete in this case.
     loops : dict of str to float
-        Every loop of the machine's limits.
+        Every loop of the machine's limits that was timed.
     limits : dict of str to (float, str)
-        The fastest loop of each kind, and whose it is.
+        The fastest loop of each kind, and its name.
     limit : float
         What this case cannot go below.
     limit_name : str
         What sets it.
     least : dict of str to float
-        The shortest sample of every library and loop, for runs on a machine that others use.
+        The shortest sample of every contender, for runs on a machine that others use.
+    copies : dict of str to list of float
+        The samples of the copies.
+    copy_spread : float
+        How much the copy varied in the run that this row is of.
+    attempts : int
+        How often that run was made; the steadiest counts.
     """
 
     case: Case
     ours: float
+    rivals: dict[str, float]
     peers: dict[str, float]
     loops: dict[str, float]
     limits: dict[str, tuple[float, str]]
     limit: float
     limit_name: str
     least: dict[str, float]
+    copies: dict[str, list[float]]
+    copy_spread: float = 0.0
+    attempts: int = 1
 
 
 @dataclass
@@ -57,7 +72,7 @@ class Report:
     about: dict[str, Any]
     peers: list[str]
     rows: list[Row] = field(default_factory=list)
-    copy_spread: dict[Shape, float] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -76,32 +91,8 @@ def ratio(value: float | None) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def shape_name(shape: Sequence[int]) -> str:
-    """The shape as Python writes it, without spaces."""
-    return f"({','.join(map(str, shape))})"
-
-
-def by_shape(rows: Iterable[Row]) -> list[tuple[Shape, list[Row]]]:
-    """The rows of each shape, in the order measured."""
-    return [(shape, list(group)) for shape, group in groupby(rows, key=lambda r: r.case.shape)]
-
-
-def shape_table(shape: Shape, rows: list[Row], report: Report) -> str:
-    """The table of one shape: what each peer's time is, divided by ours."""
-    at_call_shape = shape == CALL_SHAPE
-    head = ["operation", "result", "ours", *report.peers, "limit", "set by", "ours/limit"]
-    lines = [head + (["ours/np.exp"] if at_call_shape else [])]
-    for row in rows:
-        line = [row.case.operation.name, row.case.policy, duration(row.ours)]
-        line += [
-            ratio(row.peers[name] / row.ours if name in row.peers else None)
-            for name in report.peers
-        ]
-        line += [duration(row.limit), row.limit_name, ratio(row.ours / row.limit)]
-        if at_call_shape:
-            line.append(ratio(row.ours / row.limits["np.exp"][0]))
-        lines.append(line)
-    left = {0, 1, head.index("set by")}
+def aligned(lines: Sequence[Sequence[str]], left: set[int]) -> list[str]:
+    """The cells in columns, those of `left` to the left."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = []
     for line in lines:
@@ -110,20 +101,86 @@ def shape_table(shape: Shape, rows: list[Row], report: Report) -> str:
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         text.append("  ".join(cells).rstrip())
+    return text
+
+
+def group_table(rows: Sequence[Row], report: Report) -> str:
+    """The table of one layout: what each contender's time is, divided by ours; and the targets."""
+    case = rows[0].case
+    present = {name for row in rows for name in row.peers}
+    peers = sorted(present, key=lambda name: (report.peers.index(name.split(" (")[0]), name))
+    rivals = list(dict.fromkeys(name for row in rows for name in row.rivals))
+    head = ["operation", "result", "ours", *rivals, *peers, "limit", "set by", "ours/limit"]
+    lines = [head]
+    for row in rows:
+        line = [row.case.operation.name, row.case.policy, duration(row.ours)]
+        for names, times in ((rivals, row.rivals), (peers, row.peers)):
+            line += [ratio(times[name] / row.ours if name in times else None) for name in names]
+        lines.append([*line, duration(row.limit), row.limit_name, ratio(row.ours / row.limit)])
+    title = f"{SECTIONS.get(case.section, case.section)}: {case.layout.title}"
+    title += ", beside a busy process" if case.busy else ""
+    return "\n".join(
+        [
+            title,
+            "-" * len(title),
+            *aligned(lines, {0, 1, head.index("set by")}),
+            *group_foot(rows, report.about["effort"] == "check"),
+            *group_targets(rows, report.about["threads"]),
+        ]
+    )
+
+
+def group_foot(rows: Sequence[Row], check: bool) -> list[str]:
+    """The limits of one layout, and how steady the machine was."""
     kinds: dict[str, list[tuple[float, str]]] = {}
     for row in rows:
         for kind, found in row.limits.items():
             kinds.setdefault(kind, []).append(found)
-    middle = {kind: sorted(found)[len(found) // 2] for kind, found in kinds.items()}
-    limits = ", ".join(f"{kind} {duration(t)} ({whose})" for kind, (t, whose) in middle.items())
-    title = f"{shape_name(shape)} {report.about['dtype']}, class axis 1"
-    foot = [f"limits: {limits}"]
-    if shape in report.copy_spread:
-        spread = report.copy_spread[shape]
-        foot.append(f"the copy varied by {spread:.0%}")
-        if spread > UNSTEADY:
-            foot.append(f"UNSTEADY: more than {UNSTEADY:.0%}, so take these ratios as rough")
-    return "\n".join([title, "-" * len(title), *text, *foot])
+    middle = [sorted(found)[len(found) // 2] for found in kinds.values()]
+    lines = ["limits: " + ", ".join(f"{name} {duration(time)}" for time, name in middle)]
+    if check or rows[0].case.busy:
+        return lines
+    spread, attempts = rows[0].copy_spread, rows[0].attempts
+    lines.append(f"the copy varied by {spread:.0%}")
+    if attempts > 1:
+        lines[-1] += f" in the steadiest of {attempts} runs"
+    if spread > UNSTEADY:
+        lines.append(f"UNSTEADY: more than {UNSTEADY:.0%}, so take these ratios as rough")
+    return lines
+
+
+def group_targets(rows: Sequence[Row], threads: int) -> list[str]:
+    """What became of the targets of one layout."""
+    found = [outcome for row in rows for outcome in outcomes(row, threads)]
+    lines = [(verdict(o), o.label, o.target, measured(o)) for o in found]
+    return aligned(lines, {0, 1, 2, 3}) if lines else []
+
+
+def verdict(outcome: Outcome) -> str:
+    """One word."""
+    return {True: "met", False: "MISSED", None: "-"}[outcome.met]
+
+
+def measured(outcome: Outcome) -> str:
+    """The ratios as the target names them."""
+    text = ", or ".join(" and ".join(map(ratio, group)) for group in outcome.measured)
+    return f"{text} {outcome.unit}".rstrip()
+
+
+def summary(found: Sequence[Outcome]) -> str:
+    """Every target of the run, and how many are met."""
+    head = ("section", "case", "threads", "target", "measured", "")
+    lines = [(o.section, o.label, str(o.threads), o.target, measured(o), verdict(o)) for o in found]
+    text = ["Targets", "-------", *aligned([head, *lines], {0, 1, 3, 4, 5})]
+    keyed = sorted(found, key=lambda o: (list(SECTIONS).index(o.section), -o.threads))
+    text.append("")
+    for (section, threads), group in groupby(keyed, key=lambda o: (o.section, o.threads)):
+        verdicts = [outcome.met for outcome in group]
+        counts = f"{verdicts.count(True)} met, {verdicts.count(False)} missed"
+        if None in verdicts:
+            counts += f", {verdicts.count(None)} with nothing to compare"
+        text.append(f"{SECTIONS[section]}, {threads} thread(s): {counts}")
+    return "\n".join(text)
 
 
 def heading(report: Report) -> str:
@@ -147,92 +204,58 @@ def heading(report: Report) -> str:
     return "\n".join(lines)
 
 
-def write_json(report: Report, path: Path) -> None:
-    """Everything measured: all medians in microseconds, and the ratios of the table."""
-    rows = [
-        {
-            "operation": row.case.operation.name,
-            "result": row.case.policy,
-            "shape": row.case.shape,
-            "median_us": {
-                name: round(time * 1e6, 4)
-                for name, time in {"logitkit": row.ours, **row.peers}.items()
-            },
-            "loops_us": {name: round(time * 1e6, 4) for name, time in row.loops.items()},
-            "least_us": {name: round(time * 1e6, 4) for name, time in row.least.items()},
-            "limit_us": round(row.limit * 1e6, 4),
-            "limit_set_by": row.limit_name,
-            "peer_over_ours": {name: round(t / row.ours, 3) for name, t in row.peers.items()},
-            "ours_over_limit": round(row.ours / row.limit, 3),
-        }
-        for row in report.rows
-    ]
-    spreads = {shape_name(shape): round(value, 4) for shape, value in report.copy_spread.items()}
-    content = {**report.about, "copy_spread": spreads, "notes": report.notes, "rows": rows}
+def microseconds(times: dict[str, float]) -> dict[str, float]:
+    return {name: round(time * 1e6, 4) for name, time in times.items()}
+
+
+def row_content(row: Row, threads: int) -> dict[str, Any]:
+    """All medians of a row in microseconds, and its ratios."""
+    layout = row.case.layout
+    return {
+        "section": row.case.section,
+        "operation": row.case.operation.name,
+        "result": row.case.policy,
+        "shape": layout.shape,
+        "dtype": layout.dtype,
+        "axis": layout.axis,
+        "order": layout.order,
+        "threads": threads,
+        "beside_a_busy_process": row.case.busy,
+        "median_us": microseconds({"logitkit": row.ours, **row.peers}),
+        "ours_otherwise_us": microseconds(row.rivals),
+        "loops_us": microseconds(row.loops),
+        "least_us": microseconds(row.least),
+        "limit_us": round(row.limit * 1e6, 4),
+        "limit_set_by": row.limit_name,
+        "peer_over_ours": {name: round(time / row.ours, 3) for name, time in row.peers.items()},
+        "ours_over_limit": round(row.ours / row.limit, 3),
+        "copy_spread": round(row.copy_spread, 4),
+        "attempts": row.attempts,
+    }
+
+
+def report_content(report: Report) -> dict[str, Any]:
+    """Everything measured, as it goes to the JSON file."""
+    return {
+        **report.about,
+        "notes": report.notes,
+        "targets": [asdict(outcome) for outcome in report.outcomes],
+        "rows": [row_content(row, report.about["threads"]) for row in report.rows],
+    }
+
+
+def joined(contents: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The results of several runs; what is said about the first one stands for all."""
+    first, *others = contents
+    lists = ("notes", "targets", "rows")
+    return first | {key: sum((c[key] for c in others), first[key]) for key in lists}
+
+
+def targets_of(content: dict[str, Any]) -> list[Outcome]:
+    """The outcomes that a JSON file holds."""
+    return [Outcome(**outcome) for outcome in content["targets"]]
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def draw(report: Report, path: Path) -> None:
-    """One panel a shape, one group of bars a row: how many times ours is faster than each peer."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    groups = by_shape(report.rows)
-    widest = max(len(rows) for _, rows in groups)
-    figure, axes = plt.subplots(
-        len(groups),
-        1,
-        figsize=(max(10.0, 1.1 * widest + 1), 3.4 * len(groups) + 1),
-        squeeze=False,
-        layout="constrained",
-    )
-    names = [n for n in report.peers if any(n in row.peers for row in report.rows)]
-    width = 0.8 / max(1, len(names))
-    for (shape, rows), ax in zip(groups, axes[:, 0], strict=True):
-        positions = np.arange(len(rows))
-        for k, name in enumerate(names):
-            heights = [row.peers.get(name, np.nan) / row.ours for row in rows]
-            offsets = positions + (k - (len(names) - 1) / 2) * width
-            # A bar starts at 1, so that one hanging below the line is a peer that is faster.
-            ax.bar(offsets, [h - 1 for h in heights], width, bottom=1, label=name, color=f"C{k}")
-        ax.plot(
-            positions,
-            [row.limit / row.ours for row in rows],
-            linestyle="none",
-            marker="_",
-            markersize=28,
-            markeredgewidth=2,
-            color="black",
-            label="limit of the machine",
-        )
-        ax.axhline(1, color="black", linewidth=0.8)
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.grid(axis="y", alpha=0.3)
-        ax.set_axisbelow(True)
-        ax.set_xlim(-0.6, widest - 0.4)
-        ticks = [
-            row.case.operation.name.replace("_value_and_grad", "\nvalue and grad").replace(
-                "_backward", "\nbackward"
-            )
-            + (f"\n[{row.case.policy}]" if len(row.case.operation.policies) > 1 else "")
-            for row in rows
-        ]
-        ax.set_xticks(positions, ticks, fontsize=7)
-        ax.set_ylabel("time of peer / ours")
-        title = f"{shape_name(shape)} {report.about['dtype']}"
-        if report.copy_spread.get(shape, 0.0) > UNSTEADY:
-            title += f"   (unsteady: the copy varied by {report.copy_spread[shape]:.0%})"
-        ax.set_title(title, loc="left", fontsize=10)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9)
-    figure.supxlabel(f"{report.about['cpu']}, {report.about['threads']} thread(s)", fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,14 +1,20 @@
 //! Every operation on one thread, at every level of this processor: `cargo bench --bench kernels [-- FILTER]`.
 //!
 //! A name is `operation/type/layout/level`, so that `softmax/f32/rows_of_1000` compares the levels. The layouts
-//! have about as many elements each, few enough for the second-level cache.
+//! have about as many elements each, few enough for the second-level cache. Beside each level stands `level_limit`,
+//! the bare loop that the operation contains on the same operands: one exponential per element and their sum, or
+//! else the copy and the reads. A line after the two gives both in nanoseconds per element, and the share of the
+//! operation's time that the bare loop takes: 1 is at the limit.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use logitkit::{Error, Float, Level, Reduction, Shape, set_level, set_thread_override};
+use logitkit::{Error, Float, Level, Reduction, Shape, limits, set_level, set_thread_override};
 use std::any::type_name;
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Of each benchmark.
+const SAMPLES: usize = 10;
 
 const LAYOUTS: [(&str, Shape); 5] = [
     ("rows_of_10", Shape { outer: 10_000, len: 10, inner: 1 }),
@@ -50,59 +56,124 @@ impl<T: Float + From<f32>> Operands<T> {
 /// An operation with all its operands.
 type Operation<T> = fn(&mut Operands<T>, Shape) -> Result<(), Error>;
 
+/// What an operation cannot do without.
+#[derive(Clone, Copy)]
+enum Bare {
+    ExpSum,
+    Read,
+    TwoReads,
+    CopyAndRead,
+}
+
+impl Bare {
+    fn run<T: Float>(self, a: &mut Operands<T>) -> f64 {
+        match self {
+            Bare::ExpSum => limits::exp_sum(&a.x),
+            Bare::Read => limits::read(&a.x),
+            Bare::TwoReads => limits::read(&a.x) + limits::read(&a.softmax),
+            Bare::CopyAndRead => {
+                limits::copy(&a.x, &mut a.out);
+                limits::read(&a.softmax)
+            }
+        }
+    }
+}
+
 /// The result of an operation that has one of its own.
 fn used<R>(result: Result<R, Error>) -> Result<(), Error> {
     result.map(|value| drop(black_box(value)))
 }
 
-fn operations<T: Float>() -> [(&'static str, Operation<T>); 12] {
+fn operations<T: Float>() -> [(&'static str, Bare, Operation<T>); 12] {
     const MEAN: Reduction = Reduction::Mean;
     [
-        ("softmax", |a, shape| logitkit::softmax(&a.x, shape, &mut a.out)),
-        ("log_softmax", |a, shape| logitkit::log_softmax(&a.x, shape, &mut a.out)),
-        ("logsumexp", |a, shape| logitkit::logsumexp(&a.x, shape, &mut a.out[..shape.batch()])),
-        ("softmax_backward", |a, shape| logitkit::softmax_backward(&a.grad, &a.softmax, shape, &mut a.out)),
-        ("log_softmax_backward", |a, shape| {
+        ("softmax", Bare::ExpSum, |a, shape| logitkit::softmax(&a.x, shape, &mut a.out)),
+        ("log_softmax", Bare::ExpSum, |a, shape| logitkit::log_softmax(&a.x, shape, &mut a.out)),
+        ("logsumexp", Bare::ExpSum, |a, shape| logitkit::logsumexp(&a.x, shape, &mut a.out[..shape.batch()])),
+        ("softmax_backward", Bare::CopyAndRead, |a, shape| {
+            logitkit::softmax_backward(&a.grad, &a.softmax, shape, &mut a.out)
+        }),
+        ("log_softmax_backward", Bare::ExpSum, |a, shape| {
             logitkit::log_softmax_backward(&a.grad, &a.log_softmax, shape, &mut a.out)
         }),
-        ("logsumexp_backward", |a, shape| {
+        ("logsumexp_backward", Bare::ExpSum, |a, shape| {
             logitkit::logsumexp_backward(&a.row_grad, &a.x, &a.lse, shape, &mut a.out)
         }),
-        ("cross_entropy", |a, shape| used(logitkit::cross_entropy(&a.x, &a.labels, shape, None, MEAN))),
-        ("cross_entropy_value_and_grad", |a, shape| {
+        ("cross_entropy", Bare::ExpSum, |a, shape| {
+            used(logitkit::cross_entropy(&a.x, &a.labels, shape, None, MEAN))
+        }),
+        ("cross_entropy_value_and_grad", Bare::ExpSum, |a, shape| {
             used(logitkit::cross_entropy_value_and_grad(&a.x, &a.labels, shape, None, MEAN, &mut a.out))
         }),
-        ("soft_cross_entropy_value_and_grad", |a, shape| {
+        ("soft_cross_entropy_value_and_grad", Bare::ExpSum, |a, shape| {
             used(logitkit::soft_cross_entropy_value_and_grad(&a.x, &a.softmax, shape, MEAN, &mut a.out))
         }),
-        ("classification_error", |a, shape| {
+        ("classification_error", Bare::Read, |a, shape| {
             used(logitkit::classification_error(&a.x, &a.labels, shape, None, MEAN))
         }),
-        ("mse_loss", |a, _| used(logitkit::mse_loss(&a.x, &a.softmax, MEAN))),
-        ("mse_loss_value_and_grad", |a, _| {
+        ("mse_loss", Bare::TwoReads, |a, _| used(logitkit::mse_loss(&a.x, &a.softmax, MEAN))),
+        ("mse_loss_value_and_grad", Bare::CopyAndRead, |a, _| {
             used(logitkit::mse_loss_value_and_grad(&a.x, &a.softmax, MEAN, &mut a.out))
         }),
     ]
 }
 
+/// The median time of a call in seconds, if the filter lets the benchmark run.
+fn timed(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: String,
+    level: Level,
+    mut call: impl FnMut(),
+) -> Option<f64> {
+    let mut seconds = Vec::new();
+    group.bench_function(name, |bencher| {
+        let former = set_level(level);
+        bencher.iter_custom(|calls| {
+            let start = Instant::now();
+            for _ in 0..calls {
+                call();
+            }
+            let elapsed = start.elapsed();
+            seconds.push(elapsed.as_secs_f64() / calls as f64);
+            elapsed
+        });
+        set_level(former);
+    });
+    // The samples are the last ones: those before them warm up.
+    let samples = seconds.len().saturating_sub(SAMPLES);
+    let samples = &mut seconds[samples..];
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied()
+}
+
 fn levels<T: Float + From<f32>>(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    operation: Operation<T>,
+    (name, bare, operation): (&str, Bare, Operation<T>),
     shape: Shape,
 ) {
     let mut operands = Operands::<T>::new(shape).expect("the operands fit the shape");
     for level in Level::available() {
-        group.bench_function(level.name(), |bencher| {
-            let former = set_level(level);
-            bencher.iter(|| operation(black_box(&mut operands), shape));
-            set_level(former);
+        let ours = timed(group, level.name().to_owned(), level, || {
+            operation(black_box(&mut operands), shape).expect("the operands fit the shape");
         });
+        let limit = timed(group, format!("{}_limit", level.name()), level, || {
+            black_box(bare.run(black_box(&mut operands)));
+        });
+        if let (Some(ours), Some(limit)) = (ours, limit) {
+            let [ours_ns, limit_ns] = [ours, limit].map(|seconds| 1e9 * seconds / shape.size() as f64);
+            println!(
+                "{name} at {}: {ours_ns:.3} ns/element, bare loop {limit_ns:.3}: fraction of the limit {:.2}",
+                level.name(),
+                limit / ours,
+            );
+        }
     }
 }
 
 fn of_type<T: Float + From<f32>>(criterion: &mut Criterion) {
     set_thread_override(Some(1));
-    for (name, operation) in operations::<T>() {
+    for operation in operations::<T>() {
+        let name = operation.0;
         // The layout is nothing to a mean over all elements.
         let layouts = if name.starts_with("mse") { &LAYOUTS[2..3] } else { &LAYOUTS };
         for &(layout, shape) in layouts {
@@ -116,7 +187,7 @@ fn of_type<T: Float + From<f32>>(criterion: &mut Criterion) {
 
 fn configuration() -> Criterion {
     Criterion::default()
-        .sample_size(10)
+        .sample_size(SAMPLES)
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400))
         .without_plots()

@@ -3,7 +3,6 @@
 pub(crate) mod classification_error;
 pub(crate) mod cross_entropy;
 pub(crate) mod labels;
-#[cfg(feature = "python")]
 pub(crate) mod limits;
 pub(crate) mod log_softmax;
 pub(crate) mod logsumexp;

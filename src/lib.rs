@@ -52,6 +52,37 @@ mod shape;
 mod simd;
 mod sums;
 
+/// The bare loops that `cargo bench` measures the operations against.
+#[doc(hidden)]
+#[expect(unsafe_code, reason = "safe functions over slices call the loops over pointers")]
+pub mod limits {
+    use crate::{Float, ops};
+
+    /// The sum of `x`, but for what is left over beyond whole groups of vectors.
+    #[must_use]
+    pub fn read<T: Float>(x: &[T]) -> f64 {
+        // SAFETY: the slice's own length; it is only read.
+        unsafe { ops::limits::read(x.len(), x.as_ptr().cast_mut()) }
+    }
+
+    /// The sum of `exp(x)`, for elements of moderate size.
+    #[must_use]
+    pub fn exp_sum<T: Float>(x: &[T]) -> f64 {
+        // SAFETY: as above.
+        unsafe { ops::limits::exp_sum(x.len(), x.as_ptr().cast_mut()) }
+    }
+
+    /// Copies `x` to `out`.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn copy<T: Float>(x: &[T], out: &mut [T]) {
+        assert_eq!(x.len(), out.len(), "as many elements");
+        // SAFETY: both have that length and do not overlap; `x` is only read.
+        unsafe { ops::limits::copy(x.len(), x.as_ptr().cast_mut(), out.as_mut_ptr(), false) }
+    }
+}
+
 pub use error::Error;
 pub use float::Float;
 pub use kernels::labels::LabelType;

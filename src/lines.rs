@@ -23,8 +23,8 @@ use crate::sums::{Sum, Sums};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Contiguous rows up to this length are walked as tiles.
-pub(crate) const SHORT: usize = 64;
+/// Contiguous rows up to this length are walked as tiles, unless the kernel says otherwise.
+pub(crate) const SHORT: usize = 40;
 /// Strided rows are walked as tiles up to this many bytes (the size of a block: tiles have one).
 const TALL: usize = 4096;
 /// Rows that are finished together: so many that the latency of a logarithm is not waited for.
@@ -86,7 +86,8 @@ impl<E: Element> Rows<E> {
 
 /// Up to [`GROUP`] rows as tiles of `WIDTH` rows side by side: element `c` of lane `l` of a tile at `c * WIDTH + l`.
 pub(crate) struct Band<E: Element> {
-    /// The operands' first tiles; the first operand receives the results.
+    /// The operands' first tiles; the first operand receives the results. In place of a second operand there is
+    /// memory for one tile.
     x: [*mut E::T; 2],
     /// Elements from tile to tile.
     size: usize,
@@ -101,6 +102,12 @@ impl<E: Element> Band<E> {
     #[inline(always)]
     pub(crate) fn tile(&self, operand: usize, j: usize) -> *mut E::T {
         self.x[operand].wrapping_add(j / E::WIDTH * self.size)
+    }
+
+    /// Memory for one tile, where there is one operand.
+    #[inline(always)]
+    pub(crate) fn spare(&self) -> *mut E::T {
+        self.x[1]
     }
 
     /// Element `c < len` of row `i` of an operand.
@@ -150,6 +157,8 @@ pub(crate) trait Kernel: Sync {
     const WRITES: bool;
     /// Whether there is a result per row, written to `per_row[i]` for the `i`th row.
     const PER_ROW: bool;
+    /// Contiguous rows up to this length are walked as tiles.
+    const SHORT: usize = SHORT;
 
     /// Computes rows of neighbouring elements; the group's numbers are for the kernel to use.
     ///
@@ -306,7 +315,7 @@ impl<K: Kernel> Task for Walk<'_, K> {
         // SAFETY: the plan's views are valid for the whole shape, `per_row` for the chunk's rows.
         unsafe {
             // Without classes there is nothing to put side by side.
-            if len == 0 || contiguous && (len > SHORT || self.rows.len() == 1) {
+            if len == 0 || contiguous && (len > K::SHORT || self.rows.len() == 1) {
                 self.walk_rows(s, &mut scratch, per_row);
             } else if len * size_of::<<K::E as Element>::T>() <= TALL || contiguous {
                 self.walk_tiles(s, &mut scratch, per_row);
@@ -492,7 +501,7 @@ impl<K: Kernel> Walk<'_, K> {
         let size = len.next_multiple_of(width) * width;
         let tiles: [*mut <K::E as Element>::T; 2] = [
             scratch.tiles[0].get(size * (GROUP / width)),
-            if K::INPUTS == 2 { scratch.tiles[1].get(size * (GROUP / width)) } else { std::ptr::null_mut() },
+            scratch.tiles[1].get(if K::INPUTS == 2 { size * (GROUP / width) } else { size }),
         ];
         let dense = |view: &View<<K::E as Element>::T>| view.outer == len as isize && view.len == 1;
         let dense = (K::DENSE
@@ -559,6 +568,32 @@ fn side_by_side<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> bool {
     if shape.inner == 1 { view.outer == 1 } else { view.inner == 1 && row % shape.inner + n <= shape.inner }
 }
 
+/// Puts the first `left` elements of `WIDTH` rows side by side.
+///
+/// # Safety
+/// The rows are valid for reading `left` elements, or whole vectors if `WHOLE`; `tile` for writing `left` vectors.
+#[inline(always)]
+unsafe fn to_columns<E: Element, S: Simd, const WHOLE: bool>(
+    s: S,
+    rows: &[*const E::T; MAX_WIDTH],
+    left: usize,
+    tile: *mut E::T,
+) {
+    let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
+    for (v, &row) in block.iter_mut().zip(rows).take(E::WIDTH) {
+        // SAFETY: the caller's promise.
+        *v = unsafe { if WHOLE { E::load(s, row) } else { E::load_first(s, row, left, E::ZERO) } };
+    }
+    E::transpose(s, &mut block[..E::WIDTH]);
+    // (Over all vectors, so that they stay in registers.)
+    for (j, &v) in block.iter().enumerate().take(E::WIDTH) {
+        if j < left {
+            // SAFETY: the caller's promise.
+            unsafe { E::store(s, v, tile.add(j * E::WIDTH)) };
+        }
+    }
+}
+
 /// Fills the tiles of a band with rows `row..row + count`; lanes beyond repeat the last row.
 ///
 /// # Safety
@@ -586,33 +621,23 @@ unsafe fn stage<E: Element, S: Simd>(
                 unsafe { interleave::to_tile::<E, S>(s, view.row(row + first, 1), len, tile) };
                 continue;
             }
-            if dense && n == width && len < width && (end - row - first) * len >= (width - 1) * len + width {
-                // Rows that follow one another: whole vectors, which end in the rows after.
-                let start = view.row(row + first, 1);
-                let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
-                for (lane, v) in block.iter_mut().enumerate().take(width) {
-                    // SAFETY: the condition.
-                    *v = unsafe { E::load(s, start.add(lane * len)) };
-                }
-                E::transpose(s, &mut block[..width]);
-                for (j, &v) in block.iter().enumerate().take(len) {
-                    // SAFETY: `j < len`.
-                    unsafe { E::store(s, v, tile.add(j * width)) };
-                }
-                continue;
-            }
+            // Rows that follow one another are read in whole vectors, which end in the rows after.
+            let ends =
+                dense && n == width && len < width && (end - row - first) * len >= (width - 1) * len + width;
             for c in (0..len).step_by(width) {
                 let left = (len - c).min(width);
-                let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
-                for (lane, v) in block.iter_mut().enumerate().take(width) {
-                    let p = view.row(row + first + lane.min(n - 1), shape.inner).wrapping_add(c).cast_const();
-                    // SAFETY: `left` elements of the row remain.
-                    *v = unsafe { map::load::<E, S>(s, p, left) };
+                let mut rows = [std::ptr::null(); MAX_WIDTH];
+                for (lane, p) in rows.iter_mut().enumerate().take(width) {
+                    *p = view.row(row + first + lane.min(n - 1), shape.inner).wrapping_add(c).cast_const();
                 }
-                E::transpose(s, &mut block[..width]);
-                for (j, &v) in block.iter().enumerate().take(left) {
-                    // SAFETY: `c + j < len`.
-                    unsafe { E::store(s, v, tile.add((c + j) * width)) };
+                // SAFETY: `left` elements of the rows remain, or whole vectors of the batch; `c + left <= len`.
+                unsafe {
+                    let tile = tile.add(c * width);
+                    if left == width || ends {
+                        to_columns::<E, S, true>(s, &rows, left, tile);
+                    } else {
+                        to_columns::<E, S, false>(s, &rows, left, tile);
+                    }
                 }
             }
         }
@@ -668,39 +693,30 @@ unsafe fn unstage<E: Element, S: Simd>(
                 unsafe { interleave::from_tile::<E, S>(s, tile, len, view.row(row + first, 1)) };
                 continue;
             }
-            if dense && n == width && len < width {
-                let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
-                for (j, v) in block.iter_mut().enumerate().take(len) {
-                    // SAFETY: `j < len`.
-                    *v = unsafe { E::load(s, tile.add(j * width)) };
-                }
-                E::transpose(s, &mut block[..width]);
-                let start = view.row(row + first, 1);
-                // A row's vector ends in rows of this tile that are written after it, but for the last ones.
-                for (lane, &v) in block.iter().enumerate().take(width) {
-                    // SAFETY: `(width - lane) * len` elements of this tile remain.
-                    unsafe {
-                        if (width - lane) * len >= width {
-                            E::store(s, v, start.add(lane * len));
-                        } else {
-                            E::store_first(s, v, start.add(lane * len), len);
-                        }
-                    }
-                }
-                continue;
-            }
             for c in (0..len).step_by(width) {
                 let left = (len - c).min(width);
                 let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
-                for (j, v) in block.iter_mut().enumerate().take(left) {
-                    // SAFETY: `c + j < len`.
-                    *v = unsafe { E::load(s, tile.add((c + j) * width)) };
+                for (j, v) in block.iter_mut().enumerate().take(width) {
+                    if j < left {
+                        // SAFETY: `c + j < len`.
+                        *v = unsafe { E::load(s, tile.add((c + j) * width)) };
+                    }
                 }
                 E::transpose(s, &mut block[..width]);
-                for (lane, &v) in block.iter().enumerate().take(n) {
-                    let p = view.row(row + first + lane, shape.inner).wrapping_add(c);
-                    // SAFETY: `left` elements of the row remain.
-                    unsafe { if left == width { E::store(s, v, p) } else { E::store_first(s, v, p, left) } };
+                // A vector may end in rows of this tile that are written after it.
+                let after = if dense && len < width { n } else { 0 };
+                for (lane, &v) in block.iter().enumerate().take(width) {
+                    let p = view.row(row + first + lane.min(n - 1), shape.inner).wrapping_add(c);
+                    // SAFETY: `left` elements of the row remain, or a vector of the rows up to `after`.
+                    unsafe {
+                        if left == width || after.saturating_sub(lane) * len >= width {
+                            if lane < n {
+                                E::store(s, v, p);
+                            }
+                        } else if lane < n {
+                            E::store_first(s, v, p, left);
+                        }
+                    }
                 }
             }
         }

@@ -422,7 +422,6 @@ pub(crate) unsafe fn squared_differences_view<T: Float>(
 }
 
 /// The bare loops that the operations are measured against.
-#[cfg(feature = "python")]
 pub(crate) mod limits {
     use super::{Float, SERIAL, Shared, dispatch, get_num_threads, run_chunks};
     use crate::kernels::limits::{Copy, ExpSum, Read};

@@ -4,6 +4,7 @@
 use crate::error::Error;
 use crate::lines::GROUP;
 use crate::shape::View;
+use crate::simd::{Simd, Task, dispatch};
 
 /// An integer type that labels may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,20 @@ impl Labels {
         macro_rules! read {
             ($t:ty) => {{
                 let view = self.typed::<$t>();
+                let mut all = true;
+                if self.inner == 1 && view.outer == 1 && n == GROUP {
+                    let labels = view.row(first, 1).cast::<[$t; GROUP]>();
+                    // SAFETY: the view has a label for every row, side by side.
+                    let labels: [$t; GROUP] = unsafe { labels.read() };
+                    for i in 0..GROUP {
+                        let counts = self.counts(labels[i] as i64, ignore);
+                        classes[i] = if counts { labels[i] as usize } else { 0 };
+                        all &= counts;
+                    }
+                    if all {
+                        return (classes, u64::MAX);
+                    }
+                }
                 for i in 0..n {
                     // SAFETY: the view has a label for every row.
                     let label = (unsafe { view.row(first + i, self.inner).read() }) as i64;
@@ -132,16 +147,7 @@ impl Labels {
     /// The first label that is neither a class number nor ignored.
     pub(crate) fn check(&self, rows: usize) -> Result<usize, Error> {
         let classes = self.classes;
-        let counted = match self.kind {
-            LabelType::I8 => self.count::<i8>(rows, |x| x.into()),
-            LabelType::I16 => self.count::<i16>(rows, |x| x.into()),
-            LabelType::I32 => self.count::<i32>(rows, |x| x.into()),
-            LabelType::I64 => self.count::<i64>(rows, |x| x),
-            LabelType::U8 => self.count::<u8>(rows, |x| x.into()),
-            LabelType::U16 => self.count::<u16>(rows, |x| x.into()),
-            LabelType::U32 => self.count::<u32>(rows, |x| x.into()),
-            LabelType::U64 => self.count::<u64>(rows, |x| x as i64),
-        };
+        let counted = dispatch(Count { labels: self, rows });
         counted.ok_or_else(|| {
             let wrong = |&(_, label): &(usize, i64)| {
                 self.wrapped_ignore() != Some(label) && label as u64 >= classes as u64
@@ -154,29 +160,58 @@ impl Labels {
             Error::Label { row, label, classes }
         })
     }
+}
 
-    /// The number of rows that are not ignored, or `None` when a label is wrong.
+/// The number of rows that are not ignored, or `None` when a label is wrong.
+struct Count<'a> {
+    labels: &'a Labels,
+    rows: usize,
+}
+
+impl Task for Count<'_> {
+    type Out = Option<usize>;
+
     #[inline(always)]
-    fn count<L: Copy>(&self, rows: usize, wrap: impl Fn(L) -> i64) -> Option<usize> {
-        let view = self.typed::<L>();
-        let ignore = self.wrapped_ignore();
+    fn run<S: Simd>(self, _s: S) -> Option<usize> {
+        let Count { labels, rows } = self;
+        let ignore = labels.wrapped_ignore();
         // With nothing to ignore, a number that is wrong anyway.
-        let ignored = |label: i64| ignore.is_some() & (label == ignore.unwrap_or(-1));
-        let (mut counted, mut wrong) = (0, false);
-        let mut visit = |label: i64| {
-            counted += usize::from(!ignored(label));
-            wrong |= (label as u64 >= self.classes as u64) & !ignored(label);
-        };
-        if self.inner == 1 && view.outer == 1 && rows > 0 {
-            // SAFETY: the view has a label for every row, side by side.
-            let labels = unsafe { std::slice::from_raw_parts(view.ptr, rows) };
-            labels.iter().for_each(|&label| visit(wrap(label)));
-        } else {
-            for row in 0..rows {
-                // SAFETY: the view has a label for every row.
-                visit(wrap(unsafe { view.row(row, self.inner).read() }));
-            }
+        let (ignoring, ignore) = (ignore.is_some(), ignore.unwrap_or(-1));
+        let (mut ignored, mut wrong) = (0, false);
+        macro_rules! visit {
+            ($label:expr) => {
+                let label = $label as i64;
+                let skip = ignoring & (label == ignore);
+                ignored += usize::from(skip);
+                wrong |= (label as u64 >= labels.classes as u64) & !skip;
+            };
         }
-        (!wrong).then_some(counted)
+        macro_rules! count {
+            ($t:ty) => {{
+                let view = labels.typed::<$t>();
+                if labels.inner == 1 && view.outer == 1 && rows > 0 {
+                    // SAFETY: the view has a label for every row, side by side.
+                    for &label in unsafe { std::slice::from_raw_parts(view.ptr, rows) } {
+                        visit!(label);
+                    }
+                } else {
+                    for row in 0..rows {
+                        // SAFETY: the view has a label for every row.
+                        visit!(unsafe { view.row(row, labels.inner).read() });
+                    }
+                }
+            }};
+        }
+        match labels.kind {
+            LabelType::I8 => count!(i8),
+            LabelType::I16 => count!(i16),
+            LabelType::I32 => count!(i32),
+            LabelType::I64 => count!(i64),
+            LabelType::U8 => count!(u8),
+            LabelType::U16 => count!(u16),
+            LabelType::U32 => count!(u32),
+            LabelType::U64 => count!(u64),
+        }
+        (!wrong).then_some(rows - ignored)
     }
 }

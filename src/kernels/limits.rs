@@ -3,8 +3,9 @@
 
 use crate::float::Element;
 use crate::kernels::map::{self, Map};
+use crate::lines::AHEAD_BYTES;
 use crate::math::exp_scaled;
-use crate::simd::{Simd, Task};
+use crate::simd::{Simd, Task, prefetch};
 
 /// Adds up `len` elements in four vectors.
 pub(crate) struct Read<E: Element> {
@@ -33,6 +34,7 @@ macro_rules! sum {
         let step = 4 * <$E>::WIDTH;
         for i in (0..$self.len / step * step).step_by(step) {
             for (j, sum) in sums.iter_mut().enumerate() {
+                prefetch($self.x.wrapping_add(i + j * <$E>::WIDTH).wrapping_byte_add(AHEAD_BYTES));
                 // SAFETY: a whole group of four remains.
                 let $v = unsafe { <$E>::load($s, $self.x.add(i + j * <$E>::WIDTH)) };
                 *sum = <$E>::add($s, *sum, $term);

@@ -14,7 +14,7 @@ use crate::kernels::logsumexp::{group_logs, offset_factor, special_max};
 use crate::kernels::map::{self, Map};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes};
 use crate::lines::{Band, Kernel, Rows};
-use crate::math::exp_wide;
+use crate::math::{exp_scaled, exp_wide, magic};
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
 
@@ -119,27 +119,40 @@ impl<E: Element> Task for RowTotal<E> {
 struct BackwardMap<E: Element> {
     g: *const E::T,
     y: *const E::T,
-    /// `-sum g * 2^-offset` as two numbers, and the offset.
-    factor: [E::T; 3],
+    /// As [`minus_sum`] gives it.
+    factor: [E::T; 4],
 }
 
-/// `g + e (high + low)`.
+/// `g + e (high + low)`. Below `limit`, the exponential of a number has one scale for all; elsewhere its own. (Which of
+/// the two depends on the number and its row alone: their bits may differ.)
 #[inline(always)]
-fn backward<E: Element, S: Simd>(s: S, g: E::V<S>, y: E::V<S>, [high, low, offset]: [E::V<S>; 3]) -> E::V<S> {
-    let e = exp_wide::<E, S>(s, y, E::splat(s, E::ZERO), offset);
+fn backward<E: Element, S: Simd>(
+    s: S,
+    g: E::V<S>,
+    y: E::V<S>,
+    [high, low, offset, limit]: [E::V<S>; 4],
+) -> E::V<S> {
+    let zero = E::splat(s, E::ZERO);
+    let mut e = exp_scaled::<E, S>(s, y, magic::<E, S>(s, E::sub(s, zero, offset)));
+    let near = E::lt(s, y, limit);
+    if E::bits(s, near) != (1 << E::WIDTH) - 1 {
+        e = E::select(s, near, e, exp_wide::<E, S>(s, y, zero, offset));
+    }
     // The low part first: last, both roundings would be those of a sum that may be twice the larger term.
     E::canonical(s, E::fma(s, e, high, E::fma(s, e, low, g)))
 }
 
-/// `-sum` with its low part, and their offset.
+/// `-sum 2^-offset` as two numbers, the offset, and the limit of `backward`: logarithms of probabilities are not
+/// positive. What the common scale cuts off below `2^-175` (`f32`) could be seen if the sum were large.
 #[inline(always)]
-fn minus_sum<E: Element>(sum: (f64, f64)) -> [E::T; 3] {
+fn minus_sum<E: Element>(sum: (f64, f64)) -> [E::T; 4] {
     let total = value(sum);
     let (high, offset) = offset_factor::<E>(-total);
     let power = if E::to_f64(offset) == 0.0 { 1.0 } else { E::OFFSET_POWER };
     // Nothing for what is lost to underflow, nor beside an infinity.
     let rest = (-total * power - E::to_f64(high)) + ((total - sum.0) - sum.1) * power;
-    [high, if rest.is_finite() { E::from_f64(rest) } else { E::ZERO }, offset]
+    let low = if rest.is_finite() { E::from_f64(rest) } else { E::ZERO };
+    [high, low, offset, if total.abs() < 1e6 { E::ONE } else { E::NEG_INF }]
 }
 
 impl<E: Element> Map<E> for BackwardMap<E> {
@@ -157,6 +170,7 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     const INPUTS: usize = 2;
     const WRITES: bool = true;
     const PER_ROW: bool = false;
+    const SHORT: usize = 12;
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, _per_row: *mut f64) {
@@ -175,10 +189,12 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
             let sums = sum_lanes!(E, S, s, band.len, |c, acc| E::accumulate(s, acc, band.at(s, 0, j, c)));
             let (mut high, mut low) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
             E::store_wide(s, sums, &mut high, &mut low, 0);
-            let mut factors = [[E::ZERO; MAX_WIDTH]; 3];
+            let mut factors = [[E::ZERO; MAX_WIDTH]; 4];
             for i in 0..E::WIDTH {
                 let factor = minus_sum::<E>((high[i], low[i]));
-                (factors[0][i], factors[1][i], factors[2][i]) = (factor[0], factor[1], factor[2]);
+                for (lanes, part) in factors.iter_mut().zip(factor) {
+                    lanes[i] = part;
+                }
             }
             // SAFETY: the arrays hold a vector.
             let factor = factors.each_ref().map(|a| unsafe { E::load(s, a.as_ptr()) });

@@ -37,11 +37,13 @@ macro_rules! sum_lanes {
     ($E:ty, $S:ty, $s:expr, $len:expr, |$c:ident, $acc:ident| $term:expr) => {{
         let zero: $crate::float::Acc<$S> = [$crate::float::Double::splat($s, 0.0); 2];
         let mut lanes = [std::mem::MaybeUninit::uninit(); $crate::kernels::rowsum::MAX_WIDTH];
-        for $c in 0..$len {
-            let lane = &mut lanes[$c % <$E>::WIDTH];
-            // SAFETY: the first round writes every lane.
-            let $acc = if $c < <$E>::WIDTH { zero } else { unsafe { lane.assume_init() } };
-            lane.write($term);
+        for (l, lane) in lanes.iter_mut().enumerate().take(<$E>::WIDTH.min($len)) {
+            let mut sum = zero;
+            for $c in (l..$len).step_by(<$E>::WIDTH) {
+                let $acc = sum;
+                sum = $term;
+            }
+            lane.write(sum);
         }
         // SAFETY: the first `min(len, WIDTH)` lanes are written.
         unsafe { $crate::kernels::rowsum::merge_lanes::<$E, $S>($s, &mut lanes, $len) }
@@ -618,15 +620,16 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
 }
 
 /// The sums of `WIDTH` rows of at most `BLOCK` elements stored side by side, element `c` of all rows at
-/// `x + c * WIDTH`, into the lanes of a group from `j` on. Their exponentials replace them when `STORE`. Bit `i` of
+/// `x + c * WIDTH`, into the lanes of a group from `j` on. Their exponentials go to `e`, which may be `x`. Bit `i` of
 /// the result is set where row `i` must be computed by [`row_sum`] instead.
 ///
 /// # Safety
-/// `x` is valid for reading and writing `len * WIDTH` elements, `len >= 1`.
+/// `x` is valid for reading and `e` for writing `len * WIDTH` elements, `len >= 1`.
 #[inline(always)]
-pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
+unsafe fn tile_sum<E: Element, S: Simd>(
     s: S,
-    x: *mut E::T,
+    x: *const E::T,
+    e: *mut E::T,
     len: usize,
     group: &mut Group<E>,
     j: usize,
@@ -636,21 +639,12 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
     let max = unsafe { tile_max::<E, S>(s, x, len) };
     let reference = reference::<E, S>(s, max);
     let magic = magic::<E, S>(s, reference);
-    let sum = if STORE {
-        for c in 0..len {
-            let p = x.wrapping_add(c * E::WIDTH);
-            // SAFETY: `c < len`.
-            unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, p), magic), p) };
-        }
-        // SAFETY: the caller's promise.
-        unsafe { if len <= E::WIDTH { tree::<E, S>(s, x, len) } else { lane_sum::<E, S>(s, x, len) } }
-    } else {
-        sum_lanes!(E, S, s, len, |c, acc| {
-            // SAFETY: `c < len`.
-            let x = unsafe { E::load(s, x.add(c * E::WIDTH)) };
-            E::accumulate(s, acc, exp_scaled::<E, S>(s, x, magic))
-        })
-    };
+    for i in (0..len * E::WIDTH).step_by(E::WIDTH) {
+        // SAFETY: `i + WIDTH <= len * WIDTH`.
+        unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), e.add(i)) };
+    }
+    // SAFETY: the caller's promise.
+    let sum = unsafe { if len <= NEAR { tree::<E, S>(s, e, len) } else { lane_sum::<E, S>(s, e, len) } };
     Group::<E>::store(s, max, &mut group.max, j);
     Group::<E>::store(s, E::splat(s, E::ZERO), &mut group.shift, j);
     Group::<E>::store(s, reference, &mut group.reference, j);
@@ -658,10 +652,10 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd, const STORE: bool>(
     u64::from(Group::<E>::far(s, max) | !group.finite(s, j) & first_bits(E::WIDTH) as u32) << j
 }
 
-/// [`tile_sum`] for all tiles of a band.
+/// [`tile_sum`] for all tiles of a band; the exponentials replace the logits if `STORE`.
 ///
 /// # Safety
-/// As [`tile_sum`], for each of them.
+/// As [`tile_sum`], for each of them; a band that is not to be replaced has one operand.
 #[inline(always)]
 pub(crate) unsafe fn band_sums<E: Element, S: Simd, const STORE: bool>(
     s: S,
@@ -671,8 +665,10 @@ pub(crate) unsafe fn band_sums<E: Element, S: Simd, const STORE: bool>(
     let mut unusual = 0;
     group.start(band.n);
     for j in (0..band.n).step_by(E::WIDTH) {
+        let x = band.tile(0, j);
+        let e = if STORE { x } else { band.spare() };
         // SAFETY: the caller's promise.
-        unusual |= unsafe { tile_sum::<E, S, STORE>(s, band.tile(0, j), band.len, group, j) };
+        unusual |= unsafe { tile_sum::<E, S>(s, x, e, band.len, group, j) };
     }
     unusual
 }
@@ -763,18 +759,28 @@ unsafe fn lane_sum<E: Element, S: Simd>(s: S, x: *const E::T, len: usize) -> Acc
     unsafe { merge_lanes::<E, S>(s, &mut lanes, len) }
 }
 
-/// [`lane_sum`] for at most `WIDTH` classes, where every lane has one term: the tree of [`merge_lanes`] from its
-/// leaves up, in registers.
+/// Up to so many classes the sums of all lanes are found in registers. (Beyond, a lane's classes are so far apart that
+/// they would push one another out of the first-level cache.)
+const NEAR: usize = 64;
+
+/// [`lane_sum`] lane by lane, and the tree of [`merge_lanes`] from its leaves up, in registers.
 ///
 /// # Safety
 /// As [`tile_sum`].
 #[inline(always)]
 unsafe fn tree<E: Element, S: Simd>(s: S, x: *const E::T, len: usize) -> Acc<S> {
     macro_rules! node {
-        ($l:expr) => {
+        ($l:expr) => {{
             // SAFETY: only lanes below `len` are reached.
-            unsafe { E::widened_from(s, x.add($l * E::WIDTH)) }
-        };
+            let mut sum = unsafe { E::widened_from(s, x.add($l * E::WIDTH)) };
+            let mut c = $l + E::WIDTH;
+            while c < len {
+                // SAFETY: `c < len`.
+                sum = unsafe { E::accumulate_from(s, sum, x.add(c * E::WIDTH)) };
+                c += E::WIDTH;
+            }
+            sum
+        }};
         ($l:expr, $half:literal $(, $more:literal)*) => {
             if $l + $half < len.min(E::WIDTH) {
                 let low = node!($l $(, $more)*);

@@ -167,6 +167,7 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
     const INPUTS: usize = 2;
     const WRITES: bool = true;
     const PER_ROW: bool = false;
+    const SHORT: usize = 8;
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, _per_row: *mut f64) {

@@ -164,7 +164,10 @@ impl Lanes<f32> for Avx512 {
             t[4 + j] = isa!(_mm512_shuffle_f32x4::<0x88>(b, d));
             t[12 + j] = isa!(_mm512_shuffle_f32x4::<0xdd>(b, d));
         }
-        r.copy_from_slice(&t);
+        // (Not as one copy: it would go through memory.)
+        for i in 0..16 {
+            r[i] = t[i];
+        }
     }
 }
 
