@@ -516,8 +516,11 @@ struct ShortRows<'a, E: Element> {
     store: bool,
 }
 
-/// Up to this many rows their maxima and sums are reduced one by one, and beyond by a transposition.
-const FEW: usize = 3;
+/// Up to so many rows at a time their maxima and sums are reduced one by one, and beyond by a transposition.
+const FEW: usize = 4;
+/// Elements of a row from which on so few are taken at a time: what their maximum has read is then still in the
+/// first-level cache.
+const LONG: usize = 256;
 
 impl<E: Element> Task for ShortRows<'_, E> {
     type Out = u64;
@@ -528,8 +531,9 @@ impl<E: Element> Task for ShortRows<'_, E> {
         let mut unkept = MaybeUninit::<Block>::uninit();
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
-        for j in (0..rows.n).step_by(E::WIDTH) {
-            let n = (rows.n - j).min(E::WIDTH);
+        let step = if rows.len < LONG { E::WIDTH } else { FEW };
+        for j in (0..rows.n).step_by(step) {
+            let n = (rows.n - j).min(step);
             let mut max = [E::splat(s, E::ZERO); MAX_WIDTH];
             for (i, max) in max.iter_mut().enumerate().take(n) {
                 if counted >> (j + i) & 1 == 1 {
@@ -556,11 +560,21 @@ impl<E: Element> Task for ShortRows<'_, E> {
                 }
                 max[0]
             };
-            far |= u64::from(Group::<E>::far(s, max)) << j;
+            far |= (u64::from(Group::<E>::far(s, max)) & first_bits(n)) << j;
             let reference = reference::<E, S>(s, max);
-            Group::<E>::store(s, max, &mut group.max, j);
-            Group::<E>::store(s, E::splat(s, E::ZERO), &mut group.shift, j);
-            Group::<E>::store(s, reference, &mut group.reference, j);
+            if n <= FEW {
+                let mut references = [E::ZERO; MAX_WIDTH];
+                // SAFETY: the array holds a vector.
+                unsafe { E::store(s, reference, references.as_mut_ptr()) };
+                for i in 0..n {
+                    (group.max[j + i], group.shift[j + i]) = (lanes[i], E::ZERO);
+                    group.reference[j + i] = references[i];
+                }
+            } else {
+                Group::<E>::store(s, max, &mut group.max, j);
+                Group::<E>::store(s, E::splat(s, E::ZERO), &mut group.shift, j);
+                Group::<E>::store(s, reference, &mut group.reference, j);
+            }
             // SAFETY: the array holds a vector.
             unsafe { E::store(s, magic::<E, S>(s, reference), lanes.as_mut_ptr()) };
             let mut sums = [[zero; 2]; MAX_WIDTH];
