@@ -447,6 +447,7 @@ impl<K: Kernel> Walk<'_, K> {
     /// Copies a row of each operand into buffers, runs the kernel on it, and puts the result at `put`,
     /// `step` elements apart.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "what it needs of its two callers")]
     unsafe fn single<S: Simd>(
         &self,
         s: S,

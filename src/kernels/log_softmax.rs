@@ -15,7 +15,7 @@ use crate::kernels::map::{self, Map};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes};
 use crate::lines::{Band, Kernel, Rows};
 use crate::math::{exp_scaled, exp_wide, magic};
-use crate::simd::{Simd, Task};
+use crate::simd::{Simd, Task, prefetch};
 use std::marker::PhantomData;
 
 /// Log-softmax, one result per element.
@@ -99,6 +99,8 @@ pub(crate) struct LogSoftmaxBackward<E>(pub(crate) PhantomData<E>);
 struct RowTotal<E: Element> {
     x: *const E::T,
     len: usize,
+    /// What to prefetch.
+    next: [*const E::T; 2],
 }
 
 impl<E: Element> Task for RowTotal<E> {
@@ -108,6 +110,8 @@ impl<E: Element> Task for RowTotal<E> {
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
         for i in (0..self.len).step_by(E::WIDTH) {
+            prefetch(self.next[0].wrapping_add(i));
+            prefetch(self.next[1].wrapping_add(i));
             // SAFETY: that many elements remain.
             let x = unsafe { map::load::<E, S>(s, self.x.add(i), (self.len - i).min(E::WIDTH)) };
             acc = E::accumulate(s, acc, x);
@@ -176,7 +180,8 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, _per_row: *mut f64) {
         for i in 0..rows.n {
             let (g, y) = (rows.x(0, i), rows.x(1, i));
-            let factor = minus_sum::<E>(s.call(RowTotal::<E> { x: g, len: rows.len }));
+            let next = [g, y].map(|x| x.wrapping_offset(rows.ahead));
+            let factor = minus_sum::<E>(s.call(RowTotal::<E> { x: g, len: rows.len, next }));
             let map = BackwardMap::<E> { g, y, factor };
             // SAFETY: the caller's promise.
             unsafe { map::write_row(s, &map, rows.out(i), rows.len, rows.stream) };

@@ -8,7 +8,8 @@
 
 use crate::float::{Acc, Double, Element};
 use crate::kernels::map::{self, Map};
-use crate::simd::{Simd, Task};
+use crate::lines::AHEAD_BYTES;
+use crate::simd::{Simd, Task, prefetch};
 
 /// Elements per partial sum.
 pub(crate) const CHUNK: usize = 4096;
@@ -29,6 +30,9 @@ impl<E: Element> Task for SquaredError<E> {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
         for i in (0..self.len).step_by(E::WIDTH) {
             let n = (self.len - i).min(E::WIDTH);
+            for x in [self.p, self.t] {
+                prefetch(x.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
+            }
             // SAFETY: `n` elements remain.
             let (p, t) =
                 unsafe { (map::load::<E, S>(s, self.p.add(i), n), map::load::<E, S>(s, self.t.add(i), n)) };

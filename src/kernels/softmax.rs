@@ -11,7 +11,7 @@ use crate::float::{Acc, Double, Element};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
 use crate::kernels::rowsum::{Group, band_sums, dense_sums, group_sums, sum_lanes};
 use crate::lines::{Band, Dense, Kernel, Rows};
-use crate::simd::{Simd, Task, WORDS};
+use crate::simd::{Simd, Task, WORDS, prefetch};
 use std::marker::PhantomData;
 
 /// Softmax, one result per element.
@@ -122,6 +122,8 @@ struct Dot<E: Element> {
     a: *const E::T,
     b: *const E::T,
     len: usize,
+    /// How many elements ahead to prefetch.
+    ahead: isize,
 }
 
 impl<E: Element> Task for Dot<E> {
@@ -132,6 +134,8 @@ impl<E: Element> Task for Dot<E> {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
         for i in (0..self.len).step_by(E::WIDTH) {
             let n = (self.len - i).min(E::WIDTH);
+            prefetch(self.a.wrapping_add(i).wrapping_offset(self.ahead));
+            prefetch(self.b.wrapping_add(i).wrapping_offset(self.ahead));
             // SAFETY: `n` elements remain.
             let (a, b) =
                 unsafe { (map::load::<E, S>(s, self.a.add(i), n), map::load::<E, S>(s, self.b.add(i), n)) };
@@ -173,7 +177,7 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, _per_row: *mut f64) {
         for i in 0..rows.n {
             let (g, y) = (rows.x(0, i), rows.x(1, i));
-            let dot = E::from_f64(s.call(Dot::<E> { a: g, b: y, len: rows.len }));
+            let dot = E::from_f64(s.call(Dot::<E> { a: g, b: y, len: rows.len, ahead: rows.ahead }));
             // SAFETY: the caller's promise.
             unsafe { map::write_row(s, &BackwardMap::<E> { g, y, dot }, rows.out(i), rows.len, rows.stream) };
         }

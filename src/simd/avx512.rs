@@ -159,14 +159,10 @@ impl Lanes<f32> for Avx512 {
             let b = isa!(_mm512_shuffle_f32x4::<0xdd>(r[j], r[4 + j]));
             let c = isa!(_mm512_shuffle_f32x4::<0x88>(r[8 + j], r[12 + j]));
             let d = isa!(_mm512_shuffle_f32x4::<0xdd>(r[8 + j], r[12 + j]));
-            t[j] = isa!(_mm512_shuffle_f32x4::<0x88>(a, c));
-            t[8 + j] = isa!(_mm512_shuffle_f32x4::<0xdd>(a, c));
-            t[4 + j] = isa!(_mm512_shuffle_f32x4::<0x88>(b, d));
-            t[12 + j] = isa!(_mm512_shuffle_f32x4::<0xdd>(b, d));
-        }
-        // (Not as one copy: it would go through memory.)
-        for i in 0..16 {
-            r[i] = t[i];
+            r[j] = isa!(_mm512_shuffle_f32x4::<0x88>(a, c));
+            r[8 + j] = isa!(_mm512_shuffle_f32x4::<0xdd>(a, c));
+            r[4 + j] = isa!(_mm512_shuffle_f32x4::<0x88>(b, d));
+            r[12 + j] = isa!(_mm512_shuffle_f32x4::<0xdd>(b, d));
         }
     }
 }

@@ -145,8 +145,8 @@ macro_rules! lanes {
                 // SAFETY: both have the size of two vectors, and any bits are numbers.
                 let from: [u32; 2 * WORDS] = unsafe { std::mem::transmute([a, b]) };
                 // SAFETY: the caller's promise.
-                let to: [u32; WORDS] =
-                    std::array::from_fn(|i| from[unsafe { words.add(i).read() } as usize % (2 * WORDS)]);
+                let words: [u32; WORDS] = unsafe { words.cast::<[u32; WORDS]>().read() };
+                let to = words.map(|word| from[word as usize % (2 * WORDS)]);
                 // SAFETY: as above, one vector.
                 unsafe { std::mem::transmute(to) }
             }
