@@ -18,7 +18,7 @@ use crate::interleave;
 use crate::kernels::map;
 use crate::kernels::rowsum::{Group, MAX_WIDTH, first_bits};
 use crate::shape::{Shape, View};
-use crate::simd::{Simd, Task, VECTOR_BYTES, WORDS};
+use crate::simd::{Simd, Task, VECTOR_BYTES, WORDS, prefetch};
 use crate::sums::{Sum, Sums};
 use std::cell::Cell;
 use std::ops::Range;
@@ -556,7 +556,9 @@ impl<K: Kernel> Walk<'_, K> {
             }
             if K::WRITES {
                 // SAFETY: the tiles hold the results.
-                unsafe { unstage::<K::E, S>(s, &plan.out, plan.shape, row, count, tiles[0], size) };
+                unsafe {
+                    unstage::<K::E, S>(s, &plan.out, plan.shape, row, count, tiles[0], size, plan.stream)
+                };
             }
             row += count;
         }
@@ -647,6 +649,8 @@ unsafe fn stage<E: Element, S: Simd>(
         for c in 0..len {
             let line = from.wrapping_offset(c as isize * view.len);
             for first in (0..count).step_by(width) {
+                // The next band's; each class may be in a page of its own, where nobody foresees it.
+                prefetch(line.wrapping_add(count + first));
                 // SAFETY: the rows lie side by side.
                 let v = unsafe { E::load(s, line.add(first)) };
                 // SAFETY: there is a tile for every `width` rows.
@@ -674,6 +678,7 @@ unsafe fn stage<E: Element, S: Simd>(
 /// # Safety
 /// As [`stage`]; the rows may be written.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one place, one caller")]
 unsafe fn unstage<E: Element, S: Simd>(
     s: S,
     view: &View<E::T>,
@@ -682,6 +687,7 @@ unsafe fn unstage<E: Element, S: Simd>(
     count: usize,
     tile: *const E::T,
     size: usize,
+    stream: bool,
 ) {
     let (width, len) = (E::WIDTH, shape.len);
     if view.len == 1 {
@@ -725,11 +731,14 @@ unsafe fn unstage<E: Element, S: Simd>(
         let to = view.row(row, shape.inner);
         for c in 0..len {
             let line = to.wrapping_offset(c as isize * view.len);
+            let aligned = stream && line.addr().is_multiple_of(VECTOR_BYTES);
             for first in (0..count).step_by(width) {
                 // SAFETY: there is a tile for every `width` rows.
                 let v = unsafe { E::load(s, tile.add(first / width * size + c * width)) };
                 // SAFETY: the rows lie side by side.
-                unsafe { E::store(s, v, line.add(first)) };
+                unsafe {
+                    if aligned { E::stream(s, v, line.add(first)) } else { E::store(s, v, line.add(first)) }
+                };
             }
         }
     } else {
