@@ -5,8 +5,8 @@
 //!
 //! | layout | walk |
 //! |---|---|
-//! | rows of neighbouring elements, longer than [`SHORT`] | in place, several rows at a time |
-//! | shorter rows | 16 (`f32`) or 8 (`f64`) rows transposed in registers into a tile, and back; a kernel that can takes them as they lie ([`Dense`]) |
+//! | rows of neighbouring elements, longer than [`SHORT`] | in place, several rows at a time; a kernel may set another limit |
+//! | shorter rows | 16 (`f32`) or 8 (`f64`) rows put side by side in a tile, and back: the shortest by permutations ([`interleave`]), others by a transposition in registers; a kernel that can takes these as they lie ([`Dense`]) |
 //! | any other strides, class axis up to [`TALL`] bytes | 64 neighbouring rows copied into tiles, and back |
 //! | longer than that | one row gathered into a buffer at a time |
 //!
