@@ -565,25 +565,40 @@ impl<K: Kernel> Walk<'_, K> {
     }
 }
 
+/// The first of rows `row..row + n` of neighbouring elements and the step between them, if there is one.
+#[inline(always)]
+fn spaced<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> Option<Spaced<*mut T>> {
+    if view.len != 1 {
+        None
+    } else if shape.inner == 1 {
+        Some((view.row(row, 1), view.outer))
+    } else {
+        (row % shape.inner + n <= shape.inner).then(|| (view.row(row, shape.inner), view.inner))
+    }
+}
+
 /// Whether rows `row..row + n` lie side by side, `inner` stride 1.
 #[inline(always)]
 fn side_by_side<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> bool {
     if shape.inner == 1 { view.outer == 1 } else { view.inner == 1 && row % shape.inner + n <= shape.inner }
 }
 
-/// Puts the first `left` elements of `WIDTH` rows side by side.
+/// Puts the first `left` elements of `n` rows, `step` elements apart, side by side; lanes beyond repeat the last row.
 ///
 /// # Safety
 /// The rows are valid for reading `left` elements, or whole vectors if `WHOLE`; `tile` for writing `left` vectors.
 #[inline(always)]
 unsafe fn to_columns<E: Element, S: Simd, const WHOLE: bool>(
     s: S,
-    rows: &[*const E::T; MAX_WIDTH],
+    rows: *const E::T,
+    step: isize,
+    n: usize,
     left: usize,
     tile: *mut E::T,
 ) {
     let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
-    for (v, &row) in block.iter_mut().zip(rows).take(E::WIDTH) {
+    for (lane, v) in block.iter_mut().enumerate().take(E::WIDTH) {
+        let row = rows.wrapping_offset(step * lane.min(n - 1) as isize);
         // SAFETY: the caller's promise.
         *v = unsafe { if WHOLE { E::load(s, row) } else { E::load_first(s, row, left, E::ZERO) } };
     }
@@ -614,7 +629,8 @@ unsafe fn stage<E: Element, S: Simd>(
     size: usize,
 ) {
     let (width, len) = (E::WIDTH, shape.len);
-    if view.len == 1 {
+    if let Some((start, step)) = spaced(view, shape, row, count) {
+        let start = start.cast_const();
         for first in (0..count).step_by(width) {
             let n = width.min(count - first);
             let tile = tile.wrapping_add(first / width * size);
@@ -629,17 +645,14 @@ unsafe fn stage<E: Element, S: Simd>(
                 dense && n == width && len < width && (end - row - first) * len >= (width - 1) * len + width;
             for c in (0..len).step_by(width) {
                 let left = (len - c).min(width);
-                let mut rows = [std::ptr::null(); MAX_WIDTH];
-                for (lane, p) in rows.iter_mut().enumerate().take(width) {
-                    *p = view.row(row + first + lane.min(n - 1), shape.inner).wrapping_add(c).cast_const();
-                }
+                let rows = start.wrapping_offset(step * first as isize).wrapping_add(c);
                 // SAFETY: `left` elements of the rows remain, or whole vectors of the batch; `c + left <= len`.
                 unsafe {
                     let tile = tile.add(c * width);
                     if left == width || ends {
-                        to_columns::<E, S, true>(s, &rows, left, tile);
+                        to_columns::<E, S, true>(s, rows, step, n, left, tile);
                     } else {
-                        to_columns::<E, S, false>(s, &rows, left, tile);
+                        to_columns::<E, S, false>(s, rows, step, n, left, tile);
                     }
                 }
             }
@@ -690,7 +703,7 @@ unsafe fn unstage<E: Element, S: Simd>(
     stream: bool,
 ) {
     let (width, len) = (E::WIDTH, shape.len);
-    if view.len == 1 {
+    if let Some((start, step)) = spaced(view, shape, row, count) {
         let dense = shape.inner == 1 && view.outer == len as isize;
         for first in (0..count).step_by(width) {
             let n = width.min(count - first);
@@ -713,7 +726,7 @@ unsafe fn unstage<E: Element, S: Simd>(
                 // A vector may end in rows of this tile that are written after it.
                 let after = if dense && len < width { n } else { 0 };
                 for (lane, &v) in block.iter().enumerate().take(width) {
-                    let p = view.row(row + first + lane.min(n - 1), shape.inner).wrapping_add(c);
+                    let p = start.wrapping_offset(step * (first + lane.min(n - 1)) as isize).wrapping_add(c);
                     // SAFETY: `left` elements of the row remain, or a vector of the rows up to `after`.
                     unsafe {
                         if left == width || after.saturating_sub(lane) * len >= width {
