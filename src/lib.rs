@@ -31,7 +31,7 @@
 //! | `lines.rs` | how a kernel walks memory: long rows, short rows, strided columns |
 //! | `interleave.rs` | short rows put side by side, and back, by permutations |
 //! | `sums.rs` | sums over chunks, and means, without overflow on the way |
-//! | `math.rs` | exp and log1p on vectors: method, interval, error bound |
+//! | `math.rs` | exp and logarithms on vectors: method, interval, error bound |
 //! | `float.rs` | `f32` and `f64` with the constants of the method |
 //! | `shape.rs`, `error.rs` | where the elements are; what can be wrong |
 //! | `simd.rs` | vectors of fixed logical width; the instruction set as a run-time value |

@@ -1,4 +1,4 @@
-//! exp and log1p on vectors: method, interval and error bound of each.
+//! exp and logarithms on vectors: method, interval and error bound of each.
 //!
 //! Every step is one IEEE operation per lane, so the bits are the same at every SIMD level.
 

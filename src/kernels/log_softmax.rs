@@ -174,6 +174,7 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     const INPUTS: usize = 2;
     const WRITES: bool = true;
     const PER_ROW: bool = false;
+    /// As for [`SoftmaxBackward`](crate::kernels::softmax::SoftmaxBackward), but with an exponential for each element.
     const SHORT: usize = 12;
 
     #[inline(always)]

@@ -171,6 +171,7 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
     const INPUTS: usize = 2;
     const WRITES: bool = true;
     const PER_ROW: bool = false;
+    /// Two products and a sum for each element: longer rows lose more to being put side by side than to a partial vector.
     const SHORT: usize = 8;
 
     #[inline(always)]
