@@ -45,9 +45,14 @@ pub(crate) fn mul_pairs(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
 
 /// `a / b` with what it lacks by rounding; near the ends of the range without.
 pub(crate) fn divide_pair(a: f64, b: f64) -> (f64, f64) {
-    let q = a / b;
-    let (p, e) = two_product(q, b);
-    let low = ((a - p) - e) / b;
+    divide_by_pair(a, (b, 0.0))
+}
+
+/// The same for a `(high, low)` divisor.
+pub(crate) fn divide_by_pair(a: f64, b: (f64, f64)) -> (f64, f64) {
+    let q = a / b.0;
+    let (p, e) = two_product(q, b.0);
+    let low = (((a - p) - e) - q * b.1) / b.0;
     (q, if low.is_finite() { low } else { 0.0 })
 }
 

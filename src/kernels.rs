@@ -10,6 +10,9 @@ pub(crate) mod map;
 pub(crate) mod mse;
 #[cfg(test)]
 mod price;
+pub(crate) mod regularized_cross_entropy;
 pub(crate) mod rowsum;
 pub(crate) mod soft_cross_entropy;
 pub(crate) mod softmax;
+pub(crate) mod temperature;
+pub(crate) mod weights;

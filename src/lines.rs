@@ -155,22 +155,21 @@ pub(crate) trait Kernel: Sync {
     const INPUTS: usize;
     /// Whether there is a result per element.
     const WRITES: bool;
-    /// Whether there is a result per row, written to `per_row[i]` for the `i`th row.
-    const PER_ROW: bool;
     /// Contiguous rows up to this length are walked as tiles.
     const SHORT: usize = SHORT;
 
     /// Computes rows of neighbouring elements; the group's numbers are for the kernel to use.
     ///
     /// # Safety
-    /// The pointers of `rows` are valid for what [`Rows`] says; `per_row` for writing `n` results.
+    /// The pointers of `rows` are valid for what [`Rows`] says; `per_row` for writing `n` results, or null when nobody
+    /// wants them and the operation has others.
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<Self::E>, group: &mut Group<Self::E>, per_row: *mut f64);
 
     /// Computes a band. Bit `i` of the result is set where row `i` must go through [`Kernel::rows`] instead.
     ///
     /// # Safety
-    /// The operands of the band's tiles are valid for reading and writing `len * WIDTH` elements each; `per_row` for
-    /// writing `n` results.
+    /// The operands of the band's tiles are valid for reading and writing `len * WIDTH` elements each; `per_row` as for
+    /// [`Kernel::rows`].
     unsafe fn band<S: Simd>(
         &self,
         s: S,
@@ -180,7 +179,10 @@ pub(crate) trait Kernel: Sync {
     ) -> u64;
 
     /// Whether [`Kernel::dense`] is worth a try: one operand, no result per row.
-    const DENSE: bool = false;
+    #[inline(always)]
+    fn is_dense(&self) -> bool {
+        false
+    }
 
     /// Computes rows as they lie in memory, or returns false without having written a result.
     ///
@@ -307,8 +309,9 @@ impl<K: Kernel> Task for Walk<'_, K> {
     fn run<S: Simd>(self, s: S) {
         let mut scratch = Scratch::take();
         let first = self.rows.start;
+        let wanted = !matches!(self.plan.per_row, PerRow::Nothing);
         let per_row: *mut f64 =
-            if K::PER_ROW { scratch.per_row.get(self.rows.len()) } else { std::ptr::null_mut() };
+            if wanted { scratch.per_row.get(self.rows.len()) } else { std::ptr::null_mut() };
         let len = self.plan.shape.len;
         let used = &self.plan.x[..K::INPUTS];
         let contiguous = used.iter().all(|x| x.len == 1) && (!K::WRITES || self.plan.out.len == 1);
@@ -326,7 +329,7 @@ impl<K: Kernel> Task for Walk<'_, K> {
         if self.plan.stream {
             s.fence();
         }
-        if K::PER_ROW {
+        if wanted {
             // SAFETY: the walk wrote one result per row.
             let results = unsafe { std::slice::from_raw_parts(per_row, self.rows.len()) };
             self.put_per_row(s, results, first);
@@ -439,7 +442,7 @@ impl<K: Kernel> Walk<'_, K> {
                 rows.stored = rows.out;
             }
             // SAFETY: the caller's promise; `per_row` has room for the chunk.
-            unsafe { self.kernel.rows(s, &rows, group, per_row.wrapping_add(row - self.rows.start)) };
+            unsafe { self.kernel.rows(s, &rows, group, offset(per_row, row - self.rows.start)) };
             row += n;
         }
     }
@@ -488,7 +491,7 @@ impl<K: Kernel> Walk<'_, K> {
         let group = scratch.group::<K::E>();
         for row in self.rows.clone() {
             let put = self.plan.out.row(row, self.plan.shape.inner);
-            let per_row = per_row.wrapping_add(row - self.rows.start);
+            let per_row = offset(per_row, row - self.rows.start);
             // SAFETY: the caller's promise.
             unsafe { self.single(s, &mut scratch.gathered, group, row, per_row, put, self.plan.out.len) };
         }
@@ -505,7 +508,8 @@ impl<K: Kernel> Walk<'_, K> {
             scratch.tiles[1].get(if K::INPUTS == 2 { size * (GROUP / width) } else { size }),
         ];
         let dense = |view: &View<<K::E as Element>::T>| view.outer == len as isize && view.len == 1;
-        let dense = (K::DENSE
+        let dense = (self.kernel.is_dense()
+            && per_row.is_null()
             && !interleave::is_short::<K::E, S>(len)
             && self.rows.len() >= width
             && plan.shape.inner == 1
@@ -542,13 +546,13 @@ impl<K: Kernel> Walk<'_, K> {
                 };
             }
             let band = Band { x: tiles, size, len, first: row, n: count };
-            let per_row = per_row.wrapping_add(row - self.rows.start);
+            let per_row = offset(per_row, row - self.rows.start);
             // SAFETY: the tiles were filled; `per_row` has room for the chunk.
             let mut again = unsafe { self.kernel.band(s, &band, group, per_row) } & first_bits(count);
             while again != 0 {
                 let i = again.trailing_zeros() as usize;
                 again &= again - 1;
-                let (put, per_row) = (band.element(0, i, 0), per_row.wrapping_add(i));
+                let (put, per_row) = (band.element(0, i, 0), offset(per_row, i));
                 // SAFETY: the operands still hold the row, for nothing of this band has been written.
                 unsafe {
                     self.single(s, &mut scratch.gathered, group, row + i, per_row, put, width as isize);
@@ -563,6 +567,12 @@ impl<K: Kernel> Walk<'_, K> {
             row += count;
         }
     }
+}
+
+/// Result `i` of the rows' results, unless nobody wants them.
+#[inline(always)]
+fn offset(per_row: *mut f64, i: usize) -> *mut f64 {
+    if per_row.is_null() { per_row } else { per_row.wrapping_add(i) }
 }
 
 /// The first of rows `row..row + n` of neighbouring elements and the step between them, if there is one.

@@ -55,6 +55,14 @@ pub(crate) fn exp_scaled<E: Element, S: Simd>(s: S, x: E::V<S>, magic: E::V<S>) 
     E::scale_by(s, exp_reduced::<E, S>(s, x, n, None), t, E::splat(s, E::MAGIC_CUT))
 }
 
+/// [`exp_scaled`] of `x + low`; `low` is far smaller than `x` and at most 0.001.
+#[inline(always)]
+pub(crate) fn exp_scaled_low<E: Element, S: Simd>(s: S, x: E::V<S>, low: E::V<S>, magic: E::V<S>) -> E::V<S> {
+    let t = E::fma(s, x, E::splat(s, E::LOG2E), magic);
+    let n = E::sub(s, t, magic);
+    E::scale_by(s, exp_reduced::<E, S>(s, x, n, Some(low)), t, E::splat(s, E::MAGIC_CUT))
+}
+
 /// `MAGIC - reference`, exactly: see [`exp_scaled`].
 #[inline(always)]
 pub(crate) fn magic<E: Element, S: Simd>(s: S, reference: E::V<S>) -> E::V<S> {

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
 use crate::error::Error;
-use crate::exact::{divide_pair, ldexp};
+use crate::exact::{divide_by_pair, ldexp, value};
 use crate::float::{Element, Float};
 use crate::kernels::classification_error::ClassificationError;
 use crate::kernels::cross_entropy::CrossEntropy;
@@ -13,8 +13,11 @@ use crate::kernels::map::Scale;
 #[cfg(feature = "python")]
 use crate::kernels::mse::WeightedDifference;
 use crate::kernels::mse::{CHUNK, Difference, SquaredError};
+use crate::kernels::regularized_cross_entropy::RegularizedCrossEntropy;
 use crate::kernels::soft_cross_entropy::SoftCrossEntropy;
 use crate::kernels::softmax::{Softmax, SoftmaxBackward};
+use crate::kernels::temperature::Temperature;
+use crate::kernels::weights::{self, ClassWeight, SampleWeight};
 use crate::lines::{Kernel, PerRow, Plan, Walk, chunk_rows};
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
@@ -108,14 +111,42 @@ unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(
 /// As [`elementwise`].
 pub(crate) unsafe fn softmax_view<T: Float>(shape: Shape, x: View<T>, out: View<T>) {
     // SAFETY: the caller's promise.
-    unsafe { elementwise(&Softmax::<T::Ops>(PhantomData), shape, [x, x], out) }
+    unsafe { normalize_view(shape, x, out, Normal::Softmax, Temperature::One, None) }
 }
 
 /// # Safety
 /// As [`elementwise`].
 pub(crate) unsafe fn log_softmax_view<T: Float>(shape: Shape, x: View<T>, out: View<T>) {
     // SAFETY: the caller's promise.
-    unsafe { elementwise(&LogSoftmax::<T::Ops>(PhantomData), shape, [x, x], out) }
+    unsafe { normalize_view(shape, x, out, Normal::LogSoftmax, Temperature::One, None) }
+}
+
+/// Which of two results [`normalize_view`] has.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Normal {
+    Softmax,
+    LogSoftmax,
+}
+
+/// Softmax or its logarithm of `x / temperature`, and logsumexp of that into `lse`.
+///
+/// # Safety
+/// As [`elementwise`]; `lse` has an element per row, apart from all others.
+pub(crate) unsafe fn normalize_view<T: Float>(
+    shape: Shape,
+    x: View<T>,
+    out: View<T>,
+    which: Normal,
+    temperature: Temperature,
+    lse: Option<View<T>>,
+) {
+    let stream = streams(shape, out, &[x]);
+    let per_row = lse.map_or(PerRow::Nothing, PerRow::Array);
+    let plan = Plan { shape, x: [x, x], out, per_row, stream };
+    match which {
+        Normal::Softmax => run(&Softmax::<T::Ops> { temperature, element: PhantomData }, &plan),
+        Normal::LogSoftmax => run(&LogSoftmax::<T::Ops> { temperature, element: PhantomData }, &plan),
+    }
 }
 
 /// # Safety
@@ -158,14 +189,14 @@ pub(crate) unsafe fn logsumexp_view<T: Float>(shape: Shape, x: View<T>, out: Vie
     run(&LogSumExp::<T::Ops>(PhantomData), &plan);
 }
 
-/// Runs a loss kernel: its results per row go to an array, or their total comes back.
+/// Runs a loss kernel: its results per row go to an array, or their total comes back, for a mean divided by `weights`.
 fn run_loss<T: Float, K: Kernel<E = T::Ops>>(
     kernel: &K,
     shape: Shape,
     x: [View<T>; 2],
     out: Option<View<T>>,
     reduce: &Reduce<T>,
-    count: usize,
+    weights: (f64, f64),
 ) -> f64 {
     let stream = out.is_some_and(|out| streams(shape, out, &x[..K::INPUTS]));
     let out = out.unwrap_or(x[0]);
@@ -177,7 +208,7 @@ fn run_loss<T: Float, K: Kernel<E = T::Ops>>(
         Reduce::To(reduction) => {
             let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
             run(kernel, &Plan { shape, x, out, per_row: PerRow::Sums(&sums), stream });
-            sums.total().reduced(*reduction, count)
+            sums.total().reduced_by(*reduction, weights)
         }
     }
 }
@@ -190,10 +221,10 @@ pub(crate) enum GradOutput<T> {
 }
 
 impl<T: Float> GradOutput<T> {
-    fn scale(self, shape: Shape, reduce: &Reduce<T>, count: usize) -> Scale<T> {
+    fn scale(self, shape: Shape, reduce: &Reduce<T>, weights: (f64, f64)) -> Scale<T> {
         match self {
             GradOutput::Scalar(g) if matches!(reduce, Reduce::To(Reduction::Mean)) => {
-                Scale::All(divide_pair(g, count as f64))
+                Scale::All(divide_by_pair(g, weights))
             }
             GradOutput::Scalar(g) => Scale::All((g, 0.0)),
             GradOutput::Rows(view) => Scale::Rows(view, shape.inner),
@@ -201,53 +232,113 @@ impl<T: Float> GradOutput<T> {
     }
 }
 
-/// Cross-entropy with integer labels; the gradient goes to `grad`, unless there is none.
+/// Class numbers, or probabilities of the logits' shape.
+pub(crate) enum Targets<T> {
+    Classes(Labels),
+    Probabilities(View<T>),
+}
+
+/// What else a cross-entropy may be given.
+pub(crate) struct Options<T> {
+    pub(crate) temperature: Temperature,
+    pub(crate) class_weight: ClassWeight<T>,
+    pub(crate) sample_weight: SampleWeight,
+    pub(crate) smoothing: f64,
+    pub(crate) z_loss: f64,
+}
+
+impl<T: Float> Options<T> {
+    pub(crate) const NONE: Self = Options {
+        temperature: Temperature::One,
+        class_weight: ClassWeight::ONE,
+        sample_weight: SampleWeight::One,
+        smoothing: 0.0,
+        z_loss: 0.0,
+    };
+
+    /// The divisor of a mean. Where it is 0, no row counts.
+    fn divisor(&mut self, shape: Shape, targets: &Targets<T>, mean: bool) -> Result<(f64, f64), Error> {
+        let rows = shape.batch();
+        let divisor = match targets {
+            Targets::Classes(labels) => {
+                let count = labels.check(rows)?;
+                if !mean || self.class_weight.is_one() && self.sample_weight.is_one() {
+                    return Ok((count as f64, 0.0));
+                }
+                weights::labelled_total(labels, &self.class_weight, &self.sample_weight, rows)
+            }
+            Targets::Probabilities(_) if !mean || self.sample_weight.is_one() => {
+                return Ok((rows as f64, 0.0));
+            }
+            Targets::Probabilities(_) => weights::total(&self.sample_weight, rows),
+        };
+        if value(divisor) == 0.0 {
+            self.sample_weight = SampleWeight::Nothing;
+        }
+        Ok(divisor)
+    }
+}
+
+/// Cross-entropy; the gradient goes to `grad`, unless there is none.
 ///
 /// # Safety
-/// The views are valid for `shape`, the labels and per-row views for its batch; `grad` is apart from all
-/// others or exactly `x`.
+/// The views are valid for `shape`, those with a number per row for its batch, the class weights for its classes; `grad`
+/// is apart from all others or exactly `x` or the probabilities.
 pub(crate) unsafe fn cross_entropy_view<T: Float>(
     shape: Shape,
     x: View<T>,
-    labels: Labels,
+    targets: Targets<T>,
+    mut options: Options<T>,
     reduce: &Reduce<T>,
     grad: Option<(View<T>, GradOutput<T>)>,
 ) -> Result<f64, Error> {
-    let count = labels.check(shape.batch())?;
-    Ok(match grad {
-        Some((grad, incoming)) => {
-            let scale = incoming.scale(shape, reduce, count);
-            run_loss(&CrossEntropy::<T, true> { labels, scale }, shape, [x, x], Some(grad), reduce, count)
+    let divisor = options.divisor(shape, &targets, matches!(reduce, Reduce::To(Reduction::Mean)))?;
+    let (grad, scale) = match grad {
+        Some((grad, incoming)) => (Some(grad), incoming.scale(shape, reduce, divisor)),
+        None => (None, Scale::All((1.0, 0.0))),
+    };
+    let Options { temperature, class_weight, sample_weight, smoothing, z_loss } = options;
+    let plain = smoothing == 0.0 && z_loss == 0.0;
+    macro_rules! run {
+        ($kernel:ident <$($flag:literal),*>, $x:expr, { $($field:ident $(: $value:expr)?),* }) => {
+            run_loss(&$kernel::<T, $($flag),*> { $($field $(: $value)?),* }, shape, $x, grad, reduce, divisor)
+        };
+    }
+    Ok(match targets {
+        Targets::Classes(labels) if plain => {
+            if grad.is_some() {
+                run!(CrossEntropy<true>, [x, x], { labels, scale, class_weight, sample_weight, temperature })
+            } else {
+                run!(CrossEntropy<false>, [x, x], { labels, scale, class_weight, sample_weight, temperature })
+            }
         }
-        None => {
-            let scale = Scale::All((1.0, 0.0));
-            run_loss(&CrossEntropy::<T, false> { labels, scale }, shape, [x, x], None, reduce, count)
+        Targets::Probabilities(t)
+            if plain && temperature.is_one() && class_weight.is_one() && sample_weight.is_one() =>
+        {
+            if grad.is_some() {
+                run!(SoftCrossEntropy<true>, [x, t], { scale })
+            } else {
+                run!(SoftCrossEntropy<false>, [x, t], { scale })
+            }
+        }
+        targets => {
+            let class_total = weights::class_total(&class_weight, shape.len);
+            macro_rules! regularized {
+                ($soft:literal, $grad:literal, $x:expr, $labels:expr) => {
+                    run!(RegularizedCrossEntropy<$soft, $grad>, $x, {
+                        labels: $labels, scale, class_weight, class_total, sample_weight, temperature,
+                        smoothing, z_loss
+                    })
+                };
+            }
+            match (targets, grad.is_some()) {
+                (Targets::Classes(labels), true) => regularized!(false, true, [x, x], Some(labels)),
+                (Targets::Classes(labels), false) => regularized!(false, false, [x, x], Some(labels)),
+                (Targets::Probabilities(t), true) => regularized!(true, true, [x, t], None),
+                (Targets::Probabilities(t), false) => regularized!(true, false, [x, t], None),
+            }
         }
     })
-}
-
-/// Cross-entropy with probabilities `t` as labels.
-///
-/// # Safety
-/// As [`cross_entropy_view`]; `t` is valid for `shape`.
-pub(crate) unsafe fn soft_cross_entropy_view<T: Float>(
-    shape: Shape,
-    x: View<T>,
-    t: View<T>,
-    reduce: &Reduce<T>,
-    grad: Option<(View<T>, GradOutput<T>)>,
-) -> f64 {
-    let count = shape.batch();
-    match grad {
-        Some((grad, incoming)) => {
-            let scale = incoming.scale(shape, reduce, count);
-            run_loss(&SoftCrossEntropy::<T, true> { scale }, shape, [x, t], Some(grad), reduce, count)
-        }
-        None => {
-            let scale = Scale::All((1.0, 0.0));
-            run_loss(&SoftCrossEntropy::<T, false> { scale }, shape, [x, t], None, reduce, count)
-        }
-    }
 }
 
 /// The classification error; per row into `rows` if given.
@@ -656,8 +747,16 @@ pub fn cross_entropy<T: Float, L: Label>(
     wants("classes", classes.len(), shape.batch())?;
     let labels = labels(classes, shape, ignore);
     // SAFETY: the slices have the sizes needed.
-    let loss =
-        unsafe { cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), None) }?;
+    let loss = unsafe {
+        cross_entropy_view(
+            shape,
+            input(logits, shape),
+            Targets::Classes(labels),
+            Options::NONE,
+            &Reduce::To(reduction),
+            None,
+        )
+    }?;
     Ok(rounded(loss))
 }
 
@@ -692,7 +791,14 @@ pub fn cross_entropy_value_and_grad<T: Float, L: Label>(
     let grad = (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0));
     // SAFETY: the slices have the sizes needed; `grad` does not overlap.
     let loss = unsafe {
-        cross_entropy_view(shape, input(logits, shape), labels, &Reduce::To(reduction), Some(grad))
+        cross_entropy_view(
+            shape,
+            input(logits, shape),
+            Targets::Classes(labels),
+            Options::NONE,
+            &Reduce::To(reduction),
+            Some(grad),
+        )
     }?;
     Ok(rounded(loss))
 }
@@ -714,7 +820,9 @@ pub fn cross_entropy_rows<T: Float, L: Label>(
     let labels = labels(classes, shape, ignore);
     let rows = Reduce::Rows(View::per_row(out.as_mut_ptr(), shape));
     // SAFETY: the slices have the sizes needed; `out` does not overlap.
-    unsafe { cross_entropy_view(shape, input(logits, shape), labels, &rows, None) }?;
+    unsafe {
+        cross_entropy_view(shape, input(logits, shape), Targets::Classes(labels), Options::NONE, &rows, None)
+    }?;
     Ok(())
 }
 
@@ -733,7 +841,9 @@ pub fn soft_cross_entropy<T: Float>(
     wants("probabilities", probabilities.len(), shape.size())?;
     let (x, t) = (input(logits, shape), input(probabilities, shape));
     // SAFETY: the slices have the sizes needed.
-    Ok(rounded(unsafe { soft_cross_entropy_view(shape, x, t, &Reduce::To(reduction), None) }))
+    Ok(rounded(unsafe {
+        cross_entropy_view(shape, x, Targets::Probabilities(t), Options::NONE, &Reduce::To(reduction), None)
+    }?))
 }
 
 /// [`soft_cross_entropy`] and its gradient `(T softmax(x) - t) / rows`, `T = sum_c t_c` (`Sum`: not divided).
@@ -753,7 +863,16 @@ pub fn soft_cross_entropy_value_and_grad<T: Float>(
     let (x, t) = (input(logits, shape), input(probabilities, shape));
     let grad = (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0));
     // SAFETY: the slices have the sizes needed; `grad` does not overlap.
-    Ok(rounded(unsafe { soft_cross_entropy_view(shape, x, t, &Reduce::To(reduction), Some(grad)) }))
+    Ok(rounded(unsafe {
+        cross_entropy_view(
+            shape,
+            x,
+            Targets::Probabilities(t),
+            Options::NONE,
+            &Reduce::To(reduction),
+            Some(grad),
+        )
+    }?))
 }
 
 /// Mean squared error `(pred - target)^2`, within 3 ulp (`f32`) or 4 (`f64`), without overflow on the way.

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::float::Float;
 use crate::kernels::labels::{LabelType, Labels};
 use crate::ops::{
-    self, GradOutput, Reduce, classification_error_view, cross_entropy_view, log_softmax_backward_view,
-    log_softmax_view, logsumexp_backward_view, logsumexp_view, soft_cross_entropy_view,
+    self, GradOutput, Options, Reduce, Targets, classification_error_view, cross_entropy_view,
+    log_softmax_backward_view, log_softmax_view, logsumexp_backward_view, logsumexp_view,
     softmax_backward_view, softmax_view,
 };
 use crate::parallel;
@@ -335,6 +335,8 @@ macro_rules! output {
         }
     };
 }
+
+mod options;
 
 /// An operation of one array operand and a result per element.
 #[inline]
@@ -745,9 +747,10 @@ fn cross_entropy(
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
-    by_dtype!(x, cross_entropy_typed(py, &x, labels, axis, ignore, how, out))
+    by_dtype!(x, cross_entropy_typed(py, &x, labels, axis, ignore, how, Options::NONE, out))
 }
 
+#[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
 fn cross_entropy_typed<T: Float>(
     py: Python<'_>,
     x: &Array<'_>,
@@ -755,11 +758,12 @@ fn cross_entropy_typed<T: Float>(
     axis: Axis,
     ignore: Option<i64>,
     how: How,
+    options: Options<T>,
     out: Object<'_, '_>,
 ) -> Answer {
     let target = plain!(py, Target::<T>::new(labels, x, axis, ignore));
     let loss = plain!(py, LossOut::new(py, x, axis, how, out)?);
-    let value = plain!(py, loss_and_grad::<T>(py, x, axis, how, &target, &loss, ignore, None)?);
+    let value = plain!(py, loss_and_grad::<T>(py, x, axis, how, &target, &loss, ignore, options, None)?);
     loss.finish(py, value)
 }
 
@@ -773,6 +777,7 @@ fn loss_and_grad<T: Float>(
     target: &Target<'_, T>,
     loss: &LossOut<'_>,
     ignore: Option<i64>,
+    options: Options<T>,
     grad: Option<(&Array<'_>, bool, GradOutput<T>)>,
 ) -> PyResult<Option<T>> {
     let shape = x.shape(axis);
@@ -798,13 +803,18 @@ fn loss_and_grad<T: Float>(
             Some((View { fresh, ..view }, incoming))
         }
     };
+    let work = Sendable((options, grad));
     let result = compute(py, shape.size(), || {
-        let (reduce, grad) = (reduce, grad);
+        let (reduce, (options, grad)) = (reduce, { work }.0);
         // SAFETY: views of nonempty arrays of matching shapes; outputs are checked by the callers.
         unsafe {
             match target {
-                Target::Classes(labels, _) => cross_entropy_view(shape, from, *labels, &reduce, grad),
-                Target::Probabilities(t, _) => Ok(soft_cross_entropy_view(shape, from, *t, &reduce, grad)),
+                Target::Classes(labels, _) => {
+                    cross_entropy_view(shape, from, Targets::Classes(*labels), options, &reduce, grad)
+                }
+                Target::Probabilities(t, _) => {
+                    cross_entropy_view(shape, from, Targets::Probabilities(*t), options, &reduce, grad)
+                }
             }
         }
     });
@@ -858,7 +868,10 @@ fn cross_entropy_value_and_grad(
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
-    by_dtype!(x, cross_entropy_grad_typed(py, &x, labels, axis, ignore, how, grad_output, grad_out))
+    by_dtype!(
+        x,
+        cross_entropy_grad_typed(py, &x, labels, axis, ignore, how, Options::NONE, grad_output, grad_out)
+    )
 }
 
 #[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
@@ -869,6 +882,7 @@ fn cross_entropy_grad_typed<T: Float>(
     axis: Axis,
     ignore: Option<i64>,
     how: How,
+    options: Options<T>,
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
@@ -883,8 +897,8 @@ fn cross_entropy_grad_typed<T: Float>(
     }
     let incoming = plain!(py, grad_output_of::<T>(grad_output, x, axis, how, &out));
     let loss = plain!(py, LossOut::new(py, x, axis, how, &py.None().into_bound(py))?);
-    let value =
-        plain!(py, loss_and_grad(py, x, axis, how, &target, &loss, ignore, Some((&out, fresh, incoming)))?);
+    let grad_to = Some((&out, fresh, incoming));
+    let value = plain!(py, loss_and_grad(py, x, axis, how, &target, &loss, ignore, options, grad_to)?);
     let loss = loss.finish(py, value)?;
     pair(py, loss, grad)
 }
@@ -1237,6 +1251,9 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(logsumexp_backward, m)?,
         wrap_pyfunction!(cross_entropy, m)?,
         wrap_pyfunction!(cross_entropy_value_and_grad, m)?,
+        wrap_pyfunction!(options::normalize, m)?,
+        wrap_pyfunction!(options::cross_entropy_with, m)?,
+        wrap_pyfunction!(options::cross_entropy_with_value_and_grad, m)?,
         wrap_pyfunction!(mse_loss, m)?,
         wrap_pyfunction!(mse_loss_value_and_grad, m)?,
         wrap_pyfunction!(classification_error, m)?,

@@ -42,14 +42,19 @@ impl Sum {
     /// The sum, or the mean of `count`, within half a unit in the last place and a little, one unit where it is below
     /// the normal range; the positive NaN where it is none.
     pub(crate) fn reduced(self, reduction: Reduction, count: usize) -> f64 {
+        self.reduced_by(reduction, (count as f64, 0.0))
+    }
+
+    /// The same with a `(high, low)` sum of weights in place of a count.
+    pub(crate) fn reduced_by(self, reduction: Reduction, weights: (f64, f64)) -> f64 {
         let result = match reduction {
             Reduction::Sum => ldexp(value((self.high, self.low)), self.exponent),
-            Reduction::Mean => self.mean(count as f64),
+            Reduction::Mean => self.mean(weights),
         };
         if result.is_nan() { f64::NAN } else { result }
     }
 
-    fn mean(self, count: f64) -> f64 {
+    fn mean(self, (count, count_low): (f64, f64)) -> f64 {
         let (high, low) = if self.high.is_finite() { two_sum(self.high, self.low) } else { (self.high, 0.0) };
         let sum = Sum { high, low, ..self };
         // The remainder of the division is exact away from the ends of the range.
@@ -61,7 +66,7 @@ impl Sum {
         let (high, low) = sum.at(exponent);
         let quotient = high / count;
         let (product, e) = two_product(quotient, count);
-        let rest = (((high - product) - e) + low) / count;
+        let rest = ((((high - product) - e) + low) - quotient * count_low) / count;
         ldexp(if rest.is_finite() { quotient + rest } else { quotient }, exponent)
     }
 }

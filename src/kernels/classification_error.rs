@@ -51,7 +51,6 @@ impl<E: Element> Kernel for ClassificationError<E> {
     type E = E;
     const INPUTS: usize = 1;
     const WRITES: bool = false;
-    const PER_ROW: bool = true;
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, per_row: *mut f64) {

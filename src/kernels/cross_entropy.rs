@@ -5,40 +5,116 @@
 //! dx_c  = scale (p_c - [c = y])        p = softmax(x)
 //! ```
 //!
+//! With weights, a row's loss and gradient are those times `class_weight[y] sample_weight`. With a temperature `T`, `x` is
+//! `x / T` above, and the gradient is divided by `T`.
+//!
 //! The label's entry at the maximum is `-scale others / S`, which keeps its digits where `p_y - 1` is 0.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
+use crate::exact::mul_pairs;
 use crate::float::{Acc, Double, Element, Float, mul_pairs_v, or_v, two_sum_v};
 use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_logs, special_max};
-use crate::kernels::map::{self, Factor, Scale};
+use crate::kernels::map::{self, Factor, Scale, product_of};
 use crate::kernels::rowsum::{Group, band_sums, first_bits};
 use crate::kernels::softmax::{scale_tile, write_exponentials};
+use crate::kernels::temperature::Temperature;
+use crate::kernels::weights::{ClassWeight, SampleWeight};
 use crate::lines::{Band, GROUP, Kernel, Rows};
-use crate::math::{exp_scaled, magic};
 use crate::simd::Simd;
 
 /// Cross-entropy, one loss per row; with the gradient when `GRAD`. Ignored rows have loss and gradient 0.
 pub(crate) struct CrossEntropy<T, const GRAD: bool> {
     pub(crate) labels: Labels,
     pub(crate) scale: Scale<T>,
+    pub(crate) class_weight: ClassWeight<T>,
+    pub(crate) sample_weight: SampleWeight,
+    pub(crate) temperature: Temperature,
 }
 
 impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
+    #[inline(always)]
+    fn is_weighted(&self) -> bool {
+        !self.class_weight.is_one() || !self.sample_weight.is_one()
+    }
+
+    /// The weights of the counted rows of `n`, 1 unless there are any, and those of the counted rows whose weight is not 0.
+    #[inline(always)]
+    fn weights(
+        &self,
+        first: usize,
+        n: usize,
+        classes: &[usize; GROUP],
+        mut counted: u64,
+    ) -> ([(f64, f64); GROUP], u64) {
+        let mut weights = [(1.0, 0.0); GROUP];
+        if self.is_weighted() {
+            for i in 0..n {
+                if counted >> i & 1 == 1 {
+                    // SAFETY: labels that count are class numbers.
+                    let class = unsafe { self.class_weight.of(classes[i]) };
+                    weights[i] = mul_pairs((class, 0.0), (self.sample_weight.of(first + i), 0.0));
+                    counted &= !(u64::from(weights[i].0 == 0.0) << i);
+                }
+            }
+        }
+        (weights, counted)
+    }
+
     /// The scales of `n` rows, high parts and low parts; zero for those that do not count.
     #[inline(always)]
-    fn scales(&self, first: usize, n: usize, counted: u64) -> [[f64; GROUP]; 2] {
+    fn scales(
+        &self,
+        group: &Group<T::Ops>,
+        first: usize,
+        n: usize,
+        counted: u64,
+        weights: &[(f64, f64); GROUP],
+    ) -> [[f64; GROUP]; 2] {
         let mut scales = match &self.scale {
             Scale::All((high, low)) => [[*high; GROUP], [*low; GROUP]],
             Scale::Rows(..) => [[0.0; GROUP]; 2],
         };
-        if matches!(self.scale, Scale::Rows(..)) || counted != first_bits(n) {
+        let plain = !self.is_weighted() && self.temperature.is_one();
+        if matches!(self.scale, Scale::Rows(..)) || counted != first_bits(n) || !plain {
             for i in 0..n {
-                let scale = if counted >> i & 1 == 1 { self.scale.get(first + i) } else { (0.0, 0.0) };
+                let mut scale = if counted >> i & 1 == 1 { self.scale.get(first + i) } else { (0.0, 0.0) };
+                if !plain {
+                    scale = product_of::<T::Ops>(scale, weights[i]);
+                    scale = product_of::<T::Ops>(scale, group.cooling(i));
+                }
                 (scales[0][i], scales[1][i]) = scale;
             }
         }
         scales
+    }
+
+    /// Writes the losses of `n` rows, right where they are neither special nor dominated.
+    ///
+    /// # Safety
+    /// `per_row` is valid for writing `n` results.
+    #[inline(always)]
+    unsafe fn losses(
+        &self,
+        group: &Group<T::Ops>,
+        label_x: &[T; GROUP],
+        weights: &[(f64, f64); GROUP],
+        n: usize,
+        per_row: *mut f64,
+    ) {
+        let distance = |i: usize| T::Ops::to_f64(group.max[i]) - T::Ops::to_f64(label_x[i]);
+        if self.temperature.is_one() && !self.is_weighted() {
+            for i in 0..n {
+                // SAFETY: `i < n`.
+                unsafe { per_row.add(i).write(distance(i) + group.log[i]) };
+            }
+        } else {
+            for i in 0..n {
+                let loss = group.cooled(i, distance(i)) + group.log[i];
+                // SAFETY: as above.
+                unsafe { per_row.add(i).write(weighted(loss, weights[i])) };
+            }
+        }
     }
 
     /// The label's entry of the gradient of rows `j..j + WIDTH`: `-others / S` times the scale where the label is at
@@ -52,9 +128,8 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         j: usize,
     ) -> <T::Ops as Element>::V<S> {
         type O<T> = <T as Float>::Ops;
-        let [x, max, shift, reference] =
-            [label_x, &group.max, &group.shift, &group.reference].map(|a| Group::<O<T>>::load(s, a, j));
-        let e = exp_scaled::<O<T>, S>(s, O::<T>::sub(s, x, shift), magic::<O<T>, S>(s, reference));
+        let (x, max) = (Group::<O<T>>::load(s, label_x, j), Group::<O<T>>::load(s, &group.max, j));
+        let e = group.exponentials(s, x, j);
         let others = O::<T>::load_wide(s, &group.others, &group.others_low, j);
         let scale = O::<T>::load_wide(s, &scales[0], &scales[1], j);
         let inverse = group.inverses(s, j);
@@ -67,6 +142,13 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         let (at_max, elsewhere) = (O::<T>::narrow(s, at_max), O::<T>::narrow(s, elsewhere));
         O::<T>::canonical(s, O::<T>::select(s, O::<T>::lt(s, x, max), elsewhere, at_max))
     }
+}
+
+/// A loss times a weight, but for a weight of 1 the loss itself.
+#[inline(always)]
+fn weighted(loss: f64, (high, low): (f64, f64)) -> f64 {
+    let rest = loss * low;
+    if rest == 0.0 || !rest.is_finite() { loss * high } else { loss * high + rest }
 }
 
 /// Both entries of 16 rows, `[at the maximum, elsewhere]`, in `f64`.
@@ -114,12 +196,12 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
     type E = T::Ops;
     const INPUTS: usize = 1;
     const WRITES: bool = GRAD;
-    const PER_ROW: bool = true;
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, group: &mut Group<T::Ops>, per_row: *mut f64) {
         let width = <T::Ops as Element>::WIDTH;
         let (classes, counted) = self.labels.classes(rows.first, rows.n);
+        let (weights, counted) = self.weights(rows.first, rows.n, &classes, counted);
         let mut label_x = [T::default(); GROUP];
         for i in 0..rows.n {
             if counted >> i & 1 == 1 {
@@ -128,12 +210,9 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             }
         }
         // SAFETY: the caller's promise.
-        let special = unsafe { group_logs::<T::Ops, S>(s, rows, group, counted, GRAD) };
-        for i in 0..rows.n {
-            let loss = (T::Ops::to_f64(group.max[i]) - T::Ops::to_f64(label_x[i])) + group.log[i];
-            // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(loss) };
-        }
+        let special = unsafe { group_logs::<T::Ops, S>(s, rows, group, &self.temperature, counted, GRAD) };
+        // SAFETY: as above.
+        unsafe { self.losses(group, &label_x, &weights, rows.n, per_row) };
         let mut odd = (special | !counted) & first_bits(rows.n);
         while odd != 0 {
             let i = odd.trailing_zeros() as usize;
@@ -143,7 +222,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             } else {
                 // SAFETY: the caller's promise.
                 let max = unsafe { special_max::<T::Ops>(rows.x(0, i), rows.len) };
-                max - T::Ops::to_f64(label_x[i])
+                weighted(max - T::Ops::to_f64(label_x[i]), weights[i])
             };
             // SAFETY: `i < n`.
             unsafe { per_row.add(i).write(loss) };
@@ -152,7 +231,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             return;
         }
         group.finish_inverse(s);
-        let scales = self.scales(rows.first, rows.n, counted);
+        let scales = self.scales(group, rows.first, rows.n, counted, &weights);
         let mut entries = [T::default(); GROUP];
         for j in (0..rows.n).step_by(width) {
             let entry = Self::label_entries(s, group, &label_x, &scales, j);
@@ -187,24 +266,28 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         type O<T> = <T as Float>::Ops;
         let width = <O<T> as Element>::WIDTH;
         let (classes, counted) = self.labels.classes(band.first, band.n);
+        let (weights, counted) = self.weights(band.first, band.n, &classes, counted);
         let mut label_x = [T::default(); GROUP];
         for i in 0..band.n {
             // SAFETY: labels are class numbers, 0 where ignored.
             label_x[i] = unsafe { band.element(0, i, classes[i]).read() };
         }
         // SAFETY: the caller's promise.
-        let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group) };
+        let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group, &self.temperature) };
         let mut again = group.finish_log(s, band.len) | unusual;
-        for i in 0..band.n {
-            let loss = (O::<T>::to_f64(group.max[i]) - O::<T>::to_f64(label_x[i])) + group.log[i];
-            // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(if counted >> i & 1 == 1 { loss } else { 0.0 }) };
+        // SAFETY: as above.
+        unsafe { self.losses(group, &label_x, &weights, band.n, per_row) };
+        let mut ignored = !counted & first_bits(band.n);
+        while ignored != 0 {
+            // SAFETY: bit numbers below `n`.
+            unsafe { per_row.add(ignored.trailing_zeros() as usize).write(0.0) };
+            ignored &= ignored - 1;
         }
         if !GRAD {
             return again & counted;
         }
         group.finish_inverse(s);
-        let scales = self.scales(band.first, band.n, counted);
+        let scales = self.scales(group, band.first, band.n, counted, &weights);
         for j in (0..band.n).step_by(width) {
             let scale = O::<T>::load_wide(s, &scales[0], &scales[1], j);
             let factor = O::<T>::product(s, group.inverses(s, j), scale);

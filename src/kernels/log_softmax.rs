@@ -10,16 +10,20 @@
 
 use crate::exact::value;
 use crate::float::{Acc, Double, Element};
-use crate::kernels::logsumexp::{group_logs, offset_factor, special_max};
+use crate::kernels::logsumexp::{group_logs, offset_factor, put_logsumexp, special_max};
 use crate::kernels::map::{self, Map};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes};
+use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, Kernel, Rows};
 use crate::math::{exp_scaled, exp_wide, magic};
 use crate::simd::{Simd, Task, prefetch};
 use std::marker::PhantomData;
 
-/// Log-softmax, one result per element.
-pub(crate) struct LogSoftmax<E>(pub(crate) PhantomData<E>);
+/// Log-softmax, one result per element; the result per row is logsumexp.
+pub(crate) struct LogSoftmax<E> {
+    pub(crate) temperature: Temperature,
+    pub(crate) element: PhantomData<E>,
+}
 
 struct ForwardMap<E: Element> {
     x: *const E::T,
@@ -36,16 +40,53 @@ impl<E: Element> Map<E> for ForwardMap<E> {
     }
 }
 
+/// [`ForwardMap`] with a temperature: `(x - max) (a + b) - log`.
+struct TemperedMap<E: Element> {
+    x: *const E::T,
+    max: E::T,
+    log: E::T,
+    heat: [E::T; 2],
+}
+
+#[inline(always)]
+fn tempered<E: Element, S: Simd>(
+    s: S,
+    x: E::V<S>,
+    max: E::V<S>,
+    log: E::V<S>,
+    heat: [E::V<S>; 2],
+) -> E::V<S> {
+    let d = E::sub(s, x, max);
+    let q = E::mul(s, d, heat[0]);
+    let y = E::fma(s, d, heat[0], E::sub(s, E::mul(s, d, heat[1]), log));
+    // The low part of an infinite quotient is no number.
+    let infinite = E::lt(s, q, E::splat(s, E::from_f64(-E::to_f64(E::MAX))));
+    E::select(s, infinite, q, y)
+}
+
+impl<E: Element> Map<E> for TemperedMap<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        let x = unsafe { map::load::<E, S>(s, self.x.add(i), n) };
+        let (max, log) = (E::splat(s, self.max), E::splat(s, self.log));
+        tempered::<E, S>(s, x, max, log, self.heat.map(|h| E::splat(s, h)))
+    }
+}
+
 impl<E: Element> Kernel for LogSoftmax<E> {
     type E = E;
     const INPUTS: usize = 1;
     const WRITES: bool = true;
-    const PER_ROW: bool = false;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, _per_row: *mut f64) {
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, per_row: *mut f64) {
         // SAFETY: the caller's promise.
-        let special = unsafe { group_logs::<E, S>(s, rows, group, u64::MAX, false) };
+        let special = unsafe { group_logs::<E, S>(s, rows, group, &self.temperature, u64::MAX, false) };
+        if !per_row.is_null() {
+            // SAFETY: as above.
+            unsafe { put_logsumexp(rows, group, special, per_row) };
+        }
         for i in 0..rows.n {
             let (x, out) = (rows.x(0, i), rows.out(i));
             if special >> i & 1 == 1 {
@@ -53,22 +94,45 @@ impl<E: Element> Kernel for LogSoftmax<E> {
                 unsafe { special_row::<E>(x, out, rows.len) };
                 continue;
             }
-            let map = ForwardMap::<E> { x, max: group.max[i], log: E::from_f64(group.log[i]) };
+            let (max, log) = (group.max[i], E::from_f64(group.log[i]));
             // SAFETY: the caller's promise.
-            unsafe { map::write_row(s, &map, out, rows.len, rows.stream) };
+            unsafe {
+                match group.heat(i) {
+                    None => {
+                        map::write_row(s, &ForwardMap::<E> { x, max, log }, out, rows.len, rows.stream);
+                    }
+                    Some(heat) => {
+                        let map = TemperedMap::<E> { x, max, log, heat };
+                        map::write_row(s, &map, out, rows.len, rows.stream);
+                    }
+                }
+            }
         }
     }
 
     #[inline(always)]
-    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, group: &mut Group<E>, _per_row: *mut f64) -> u64 {
+    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, group: &mut Group<E>, per_row: *mut f64) -> u64 {
         // SAFETY: the caller's promise.
-        let unusual = unsafe { band_sums::<E, S, false>(s, band, group) };
+        let unusual = unsafe { band_sums::<E, S, false>(s, band, group, &self.temperature) };
         let dominated = group.finish_log(s, band.len);
+        if !per_row.is_null() {
+            for i in 0..band.n {
+                // SAFETY: `i < n`.
+                unsafe { per_row.add(i).write(group.logsumexp(i)) };
+            }
+        }
         for j in (0..band.n).step_by(E::WIDTH) {
             let max = Group::<E>::load(s, &group.max, j);
             let log = E::narrow(s, E::load_wide(s, &group.log, &group.log_low, j));
-            for c in 0..band.len {
-                band.put(s, j, c, E::sub(s, E::sub(s, band.at(s, 0, j, c), max), log));
+            if self.temperature.is_one() {
+                for c in 0..band.len {
+                    band.put(s, j, c, E::sub(s, E::sub(s, band.at(s, 0, j, c), max), log));
+                }
+            } else {
+                let heat = group.heats(s, j);
+                for c in 0..band.len {
+                    band.put(s, j, c, tempered::<E, S>(s, band.at(s, 0, j, c), max, log, heat));
+                }
             }
         }
         unusual | dominated
@@ -173,7 +237,6 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     type E = E;
     const INPUTS: usize = 2;
     const WRITES: bool = true;
-    const PER_ROW: bool = false;
     /// As for [`SoftmaxBackward`](crate::kernels::softmax::SoftmaxBackward), but with an exponential for each element.
     const SHORT: usize = 12;
 

@@ -9,6 +9,7 @@
 use crate::float::{Element, Float};
 use crate::kernels::map::{self, Map, Scale};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, first_bits, group_sums, row_others};
+use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, Kernel, Rows};
 use crate::math::exp_wide;
 use crate::shape::View;
@@ -37,11 +38,12 @@ pub(crate) unsafe fn group_logs<E: Element, S: Simd>(
     s: S,
     rows: &Rows<E>,
     group: &mut Group<E>,
+    temperature: &Temperature,
     counted: u64,
     store: bool,
 ) -> u64 {
     // SAFETY: the caller's promise.
-    unsafe { group_sums(s, rows, group, counted, store) };
+    unsafe { group_sums(s, rows, group, temperature, counted, store) };
     let special = group.special(s) & counted;
     let dominated = group.finish_log(s, rows.len) & counted & !special & first_bits(rows.n);
     if dominated != 0 {
@@ -50,7 +52,8 @@ pub(crate) unsafe fn group_logs<E: Element, S: Simd>(
             let i = left.trailing_zeros() as usize;
             left &= left - 1;
             // SAFETY: the caller's promise.
-            let others = unsafe { row_others::<E, S>(s, rows.x(0, i), rows.len, &group.row(i)) };
+            let others =
+                unsafe { row_others::<E, S>(s, rows.x(0, i), rows.len, &group.row(i), group.heat(i)) };
             group.set_others(i, others);
         }
         group.log_again(s, dominated);
@@ -63,6 +66,29 @@ pub(crate) unsafe fn group_logs<E: Element, S: Simd>(
     special
 }
 
+/// Writes logsumexp of every row, after [`group_logs`].
+///
+/// # Safety
+/// As [`Kernel::rows`].
+#[inline(always)]
+pub(crate) unsafe fn put_logsumexp<E: Element>(
+    rows: &Rows<E>,
+    group: &Group<E>,
+    mut special: u64,
+    per_row: *mut f64,
+) {
+    for i in 0..rows.n {
+        // SAFETY: `i < n`.
+        unsafe { per_row.add(i).write(group.logsumexp(i)) };
+    }
+    while special != 0 {
+        let i = special.trailing_zeros() as usize;
+        special &= special - 1;
+        // SAFETY: as above; the caller's promise.
+        unsafe { per_row.add(i).write(special_max::<E>(rows.x(0, i), rows.len)) };
+    }
+}
+
 /// logsumexp, one result per row.
 pub(crate) struct LogSumExp<E>(pub(crate) PhantomData<E>);
 
@@ -70,28 +96,20 @@ impl<E: Element> Kernel for LogSumExp<E> {
     type E = E;
     const INPUTS: usize = 1;
     const WRITES: bool = false;
-    const PER_ROW: bool = true;
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, per_row: *mut f64) {
         // SAFETY: the caller's promise.
-        let mut special = unsafe { group_logs::<E, S>(s, rows, group, u64::MAX, false) };
-        for i in 0..rows.n {
-            // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(group.logsumexp(i)) };
-        }
-        while special != 0 {
-            let i = special.trailing_zeros() as usize;
-            special &= special - 1;
-            // SAFETY: as above; the caller's promise.
-            unsafe { per_row.add(i).write(special_max::<E>(rows.x(0, i), rows.len)) };
+        unsafe {
+            let special = group_logs::<E, S>(s, rows, group, &Temperature::One, u64::MAX, false);
+            put_logsumexp(rows, group, special, per_row);
         }
     }
 
     #[inline(always)]
     unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, group: &mut Group<E>, per_row: *mut f64) -> u64 {
         // SAFETY: the caller's promise.
-        let unusual = unsafe { band_sums::<E, S, true>(s, band, group) };
+        let unusual = unsafe { band_sums::<E, S, true>(s, band, group, &Temperature::One) };
         let dominated = group.finish_log(s, band.len);
         for i in 0..band.n {
             // SAFETY: `i < n`.
@@ -169,7 +187,6 @@ impl<T: Float> Kernel for LogSumExpBackward<T> {
     type E = T::Ops;
     const INPUTS: usize = 1;
     const WRITES: bool = true;
-    const PER_ROW: bool = false;
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(

@@ -4,6 +4,7 @@
 use crate::exact::mul_pairs;
 use crate::float::{Acc, Double, Element};
 use crate::kernels::rowsum::MAX_WIDTH;
+use crate::kernels::temperature::exp_tempered;
 use crate::lines::AHEAD_BYTES;
 use crate::math::{exp_scaled, magic};
 use crate::simd::{Simd, VECTOR_BYTES, prefetch};
@@ -156,6 +157,8 @@ pub(crate) struct Exponentials<E: Element> {
     pub(crate) e: *const E::T,
     pub(crate) shift: E::T,
     pub(crate) reference: E::T,
+    /// The reciprocal of the temperature, unless that is 1.
+    pub(crate) heat: Option<[E::T; 2]>,
     pub(crate) factor: Factor<E>,
 }
 
@@ -170,7 +173,11 @@ impl<E: Element> Exponentials<E> {
             // SAFETY: the caller's promise.
             let x = unsafe { load::<E, S>(s, self.x.add(i), n) };
             let magic = magic::<E, S>(s, E::splat(s, self.reference));
-            exp_scaled::<E, S>(s, E::sub(s, x, E::splat(s, self.shift)), magic)
+            let x = E::sub(s, x, E::splat(s, self.shift));
+            match self.heat {
+                None => exp_scaled::<E, S>(s, x, magic),
+                Some([high, low]) => exp_tempered::<E, S>(s, x, [E::splat(s, high), E::splat(s, low)], magic),
+            }
         } else {
             // SAFETY: the caller's promise.
             unsafe { load::<E, S>(s, self.e.add(i), n) }

@@ -20,8 +20,9 @@
 //! those rows are swept again without one occurrence of the maximum, which gives `others` to full precision.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use crate::exact::{ldexp, two_sum};
+use crate::exact::{ldexp, mul_pairs, two_sum};
 use crate::float::{Acc, Double, Element, load64};
+use crate::kernels::temperature::{Temperature, exp_tempered, heat};
 use crate::lines::{Band, Dense, GROUP, MAX_GROUPS, Rows};
 use crate::math::{exp_scaled, log_ratio, magic};
 use crate::simd::{Simd, Task, prefetch};
@@ -67,14 +68,16 @@ struct Sweep<E: Element> {
     x: *const E::T,
     len: usize,
     shift: E::T,
+    /// The reciprocal of the row's temperature, unless that is 1.
+    heat: Option<[E::T; 2]>,
     skip: Option<usize>,
     out: *mut E::T,
     /// How many elements ahead to prefetch.
     ahead: isize,
 }
 
-/// Sums a row. See [`RowSum`]; a row whose maximum is beyond `MAX_LIMIT` is shifted by it. What is `ahead`
-/// elements further is prefetched.
+/// Sums a row, its elements times `heat` if that is given. See [`RowSum`]; a row whose maximum is beyond `MAX_LIMIT` is
+/// shifted by it. What is `ahead` elements further is prefetched.
 ///
 /// # Safety
 /// `x` is valid for reading `len` elements; `out` is null or valid for writing them and does not overlap `x`.
@@ -83,16 +86,25 @@ pub(crate) unsafe fn row_sum<E: Element, S: Simd>(
     s: S,
     x: *const E::T,
     len: usize,
+    heat: Option<[E::T; 2]>,
     out: *mut E::T,
     ahead: isize,
 ) -> RowSum<E::T> {
-    let sum = s.call(Sweep::<E> { x, len, shift: E::ZERO, skip: None, out, ahead });
+    let sum = s.call(Sweep::<E> { x, len, shift: E::ZERO, heat, skip: None, out, ahead });
     let max = E::to_f64(sum.max);
-    if max.abs() <= E::to_f64(E::MAX_LIMIT) || !max.is_finite() {
+    let near = match heat {
+        None => max.abs() <= E::to_f64(E::MAX_LIMIT),
+        Some([high, _]) => (max * E::to_f64(high)).abs() <= E::to_f64(E::MAX_LIMIT) * TEMPERED,
+    };
+    if near || !max.is_finite() {
         return sum;
     }
-    s.call(Sweep::<E> { x, len, shift: sum.max, skip: None, out, ahead })
+    s.call(Sweep::<E> { x, len, shift: sum.max, heat, skip: None, out, ahead })
 }
+
+/// A tempered row is shifted from this share of the limit on: the low parts of its quotients come on top of what the
+/// exponential's reduction leaves.
+const TEMPERED: f64 = 0.125;
 
 /// The sum of all terms but one occurrence of the maximum, on the scale of `sum`.
 ///
@@ -104,11 +116,13 @@ pub(crate) unsafe fn row_others<E: Element, S: Simd>(
     x: *const E::T,
     len: usize,
     sum: &RowSum<E::T>,
+    heat: Option<[E::T; 2]>,
 ) -> (f64, f64) {
     // SAFETY: the caller's promise.
     let row = unsafe { std::slice::from_raw_parts(x, len) };
     let skip = row.iter().position(|&v| v == sum.max);
-    let others = s.call(Sweep::<E> { x, len, shift: sum.shift, skip, out: std::ptr::null_mut(), ahead: 0 });
+    let out = std::ptr::null_mut();
+    let others = s.call(Sweep::<E> { x, len, shift: sum.shift, heat, skip, out, ahead: 0 });
     let by = (E::to_f64(others.reference) - E::to_f64(sum.reference)) as i32;
     (ldexp(others.hi, by), ldexp(others.lo, by))
 }
@@ -118,8 +132,48 @@ impl<E: Element> Task for Sweep<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> RowSum<E::T> {
-        let shifted = E::to_f64(self.shift) != 0.0;
-        if shifted { self.sweep::<S, true>(s) } else { self.sweep::<S, false>(s) }
+        match self.heat {
+            Some(_) => self.sweep::<S, TEMPER>(s),
+            None if E::to_f64(self.shift) != 0.0 => self.sweep::<S, SHIFT>(s),
+            None => self.sweep::<S, PLAIN>(s),
+        }
+    }
+}
+
+/// What happens to an element before its exponential: nothing; the row's shift is subtracted; that, and then it is divided by
+/// the temperature.
+const PLAIN: u8 = 0;
+const SHIFT: u8 = 1;
+const TEMPER: u8 = 2;
+
+/// The operands of that.
+#[derive(Clone, Copy)]
+struct Before<E: Element, S: Simd> {
+    shift: E::V<S>,
+    heat: [E::V<S>; 2],
+}
+
+impl<E: Element, S: Simd> Before<E, S> {
+    #[inline(always)]
+    fn new(s: S, shift: E::T, heat: Option<[E::T; 2]>) -> Self {
+        let [high, low] = heat.unwrap_or([E::ONE, E::ZERO]);
+        Before { shift: E::splat(s, shift), heat: [E::splat(s, high), E::splat(s, low)] }
+    }
+
+    /// A rounded quotient, for references.
+    #[inline(always)]
+    fn quotient<const HOW: u8>(&self, s: S, x: E::V<S>) -> E::V<S> {
+        let x = E::sub(s, x, self.shift);
+        if HOW == TEMPER { E::mul(s, x, self.heat[0]) } else { x }
+    }
+
+    #[inline(always)]
+    fn exp<const HOW: u8>(&self, s: S, x: E::V<S>, magic: E::V<S>) -> E::V<S> {
+        match HOW {
+            PLAIN => exp_scaled::<E, S>(s, x, magic),
+            SHIFT => exp_scaled::<E, S>(s, E::sub(s, x, self.shift), magic),
+            _ => exp_tempered::<E, S>(s, E::sub(s, x, self.shift), self.heat, magic),
+        }
     }
 }
 
@@ -129,18 +183,18 @@ struct Block(#[expect(dead_code, reason = "memory that is used through pointers"
 
 impl<E: Element> Sweep<E> {
     #[inline(always)]
-    fn sweep<S: Simd, const SHIFT: bool>(&self, s: S) -> RowSum<E::T> {
+    fn sweep<S: Simd, const HOW: u8>(&self, s: S) -> RowSum<E::T> {
         let (mut copy, mut unkept) = (MaybeUninit::<Block>::uninit(), MaybeUninit::<Block>::uninit());
         let blocks = self.len.div_ceil(E::BLOCK);
         let low = E::splat(s, E::NEG_INF);
         let (x, n) = self.block(0, &mut copy);
         // SAFETY: `block` gives `n` readable elements.
         let mut max = unsafe { block_max::<E, S>(s, x, n, low) };
-        let shift = E::splat(s, self.shift);
+        let before = Before::<E, S>::new(s, self.shift, self.heat);
         let mut top = E::splat(s, reduce_max::<E, S>(s, max));
         let mut whole = blocks == 1;
         let (reference, acc) = 'again: loop {
-            let reference = reference::<E, S>(s, E::sub(s, top, shift));
+            let reference = reference::<E, S>(s, before.quotient::<HOW>(s, top));
             let limit =
                 E::add(s, reference, E::splat(s, E::from_f64(E::to_f64(E::OFFSET) + E::to_f64(E::SLACK))));
             let magic = magic::<E, S>(s, reference);
@@ -150,7 +204,8 @@ impl<E: Element> Sweep<E> {
                 if b > 0 && !whole {
                     // SAFETY: as above.
                     max = unsafe { block_max::<E, S>(s, x, n, max) };
-                    let exponent = E::round(s, E::mul(s, E::sub(s, max, shift), E::splat(s, E::LOG2E)));
+                    let quotient = before.quotient::<HOW>(s, max);
+                    let exponent = E::round(s, E::mul(s, quotient, E::splat(s, E::LOG2E)));
                     if E::bits(s, E::lt(s, limit, exponent)) != 0 {
                         for later in b + 1..blocks {
                             let (x, n) = self.block(later, &mut copy);
@@ -165,7 +220,7 @@ impl<E: Element> Sweep<E> {
                 let kept = self.out.wrapping_add(b * E::BLOCK);
                 let out = if self.out.is_null() { unkept.as_mut_ptr().cast() } else { kept };
                 // SAFETY: as above; `out` has room for the whole row, `unkept` for a block.
-                let block = unsafe { block_sum::<E, S, SHIFT>(s, x, n, shift, magic, out, self.ahead) };
+                let block = unsafe { block_sum::<E, S, HOW>(s, x, n, before, magic, out, self.ahead) };
                 acc = if b == 0 { block } else { E::merge(s, acc, block) };
             }
             break (reference, acc);
@@ -222,22 +277,17 @@ unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E:
     E::max(s, E::max(s, m[0], m[1]), E::max(s, m[2], m[3]))
 }
 
-#[inline(always)]
-fn exp<E: Element, S: Simd, const SHIFT: bool>(s: S, x: E::V<S>, shift: E::V<S>, magic: E::V<S>) -> E::V<S> {
-    exp_scaled::<E, S>(s, if SHIFT { E::sub(s, x, shift) } else { x }, magic)
-}
-
 /// Vectors between the exponential of an element and its sum: both go on side by side.
 const LAG: usize = 4;
 
 /// Writes the stored exponentials of the `n` elements of a block and sums them. The sum reads them again: widening
 /// while loading is cheaper than from registers.
 #[inline(always)]
-unsafe fn block_sum<E: Element, S: Simd, const SHIFT: bool>(
+unsafe fn block_sum<E: Element, S: Simd, const HOW: u8>(
     s: S,
     x: *const E::T,
     n: usize,
-    shift: E::V<S>,
+    before: Before<E, S>,
     magic: E::V<S>,
     out: *mut E::T,
     ahead: isize,
@@ -249,7 +299,7 @@ unsafe fn block_sum<E: Element, S: Simd, const SHIFT: bool>(
         ($i:expr) => {
             prefetch(x.wrapping_add($i).wrapping_offset(ahead));
             // SAFETY: `i + WIDTH <= n`.
-            unsafe { E::store(s, exp::<E, S, SHIFT>(s, E::load(s, x.add($i)), shift, magic), out.add($i)) };
+            unsafe { E::store(s, before.exp::<HOW>(s, E::load(s, x.add($i)), magic), out.add($i)) };
         };
     }
     macro_rules! add {
@@ -276,7 +326,7 @@ unsafe fn block_sum<E: Element, S: Simd, const SHIFT: bool>(
     if whole < n {
         // SAFETY: `n - whole < WIDTH` elements remain.
         let v = unsafe { E::load_first(s, x.add(whole), n - whole, E::NEG_INF) };
-        let e = exp::<E, S, SHIFT>(s, v, shift, magic);
+        let e = before.exp::<HOW>(s, v, magic);
         // SAFETY: as above.
         unsafe { E::store_first(s, e, out.add(whole), n - whole) };
         acc = E::accumulate(s, acc, e);
@@ -337,6 +387,12 @@ pub(crate) struct Group<E: Element> {
     pub(crate) log: [f64; GROUP],
     /// What `log` lacks by rounding, for `f64`.
     pub(crate) log_low: [f64; GROUP],
+    /// Not zero where the temperature may be another than 1; only then the fields below mean anything.
+    tempered: usize,
+    /// The reciprocal of the temperature, in two parts.
+    heat: [[E::T; GROUP]; 2],
+    /// The same, unrounded.
+    cooling: [[f64; GROUP]; 2],
     _element: PhantomData<E>,
 }
 
@@ -347,6 +403,55 @@ impl<E: Element> Group<E> {
         self.n = n;
         let zero = RowSum { max: E::ZERO, shift: E::ZERO, reference: E::ZERO, hi: 1.0, lo: 0.0 };
         (n..self.lanes()).for_each(|i| self.set(i, &zero));
+    }
+
+    /// Takes the temperatures of `n` rows from `first` on.
+    #[inline(always)]
+    fn temper(&mut self, temperature: &Temperature, first: usize, n: usize) {
+        self.tempered = usize::from(!temperature.is_one());
+        if self.tempered != 0 {
+            for i in 0..n.next_multiple_of(E::WIDTH).min(GROUP) {
+                let inverse = if i < n { temperature.inverse(first + i) } else { (1.0, 0.0) };
+                (self.cooling[0][i], self.cooling[1][i]) = inverse;
+                [self.heat[0][i], self.heat[1][i]] = heat::<E>(inverse);
+            }
+        }
+    }
+
+    /// The reciprocal of the temperature of row `i`, unless that is 1.
+    #[inline(always)]
+    pub(crate) fn heat(&self, i: usize) -> Option<[E::T; 2]> {
+        (self.tempered != 0).then(|| [self.heat[0][i], self.heat[1][i]])
+    }
+
+    /// A difference of two logits of row `i`, divided by the temperature.
+    #[inline(always)]
+    pub(crate) fn cooled(&self, i: usize, difference: f64) -> f64 {
+        if self.tempered == 0 { difference } else { difference * self.cooling[0][i] }
+    }
+
+    /// The reciprocal of the temperature of row `i` as `(high, low)`.
+    #[inline(always)]
+    pub(crate) fn cooling(&self, i: usize) -> (f64, f64) {
+        if self.tempered == 0 { (1.0, 0.0) } else { (self.cooling[0][i], self.cooling[1][i]) }
+    }
+
+    /// The exponentials of logits of the rows at `j..j + WIDTH`, on the scale of the stored ones.
+    #[inline(always)]
+    pub(crate) fn exponentials<S: Simd>(&self, s: S, x: E::V<S>, j: usize) -> E::V<S> {
+        let x = E::sub(s, x, Self::load(s, &self.shift, j));
+        let magic = magic::<E, S>(s, Self::load(s, &self.reference, j));
+        if self.tempered == 0 {
+            exp_scaled::<E, S>(s, x, magic)
+        } else {
+            exp_tempered::<E, S>(s, x, self.heats(s, j), magic)
+        }
+    }
+
+    /// [`Group::heat`] of the rows at `j..j + WIDTH`; not numbers to be used where the temperature is 1.
+    #[inline(always)]
+    pub(crate) fn heats<S: Simd>(&self, s: S, j: usize) -> [E::V<S>; 2] {
+        [Self::load(s, &self.heat[0], j), Self::load(s, &self.heat[1], j)]
     }
 
     /// The rows, rounded up to whole vectors.
@@ -432,8 +537,7 @@ impl<E: Element> Group<E> {
     /// The stored exponentials of the maxima of rows `j..j + WIDTH`.
     #[inline(always)]
     fn peak<S: Simd>(&self, s: S, j: usize) -> E::V<S> {
-        let x = E::sub(s, Self::load(s, &self.max, j), Self::load(s, &self.shift, j));
-        exp_scaled::<E, S>(s, x, magic::<E, S>(s, Self::load(s, &self.reference, j)))
+        self.exponentials(s, Self::load(s, &self.max, j), j)
     }
 
     /// Replaces what [`Group::finish_log`] found for the others of dominated rows; [`Group::log_again`] must follow.
@@ -465,8 +569,11 @@ impl<E: Element> Group<E> {
     /// logsumexp of row `i`, not special: the maximum and the logarithm, whose sum may cancel.
     #[inline(always)]
     pub(crate) fn logsumexp(&self, i: usize) -> f64 {
-        let (sum, e) = two_sum(E::to_f64(self.max[i]), self.log[i]);
-        sum + (e + self.log_low(i))
+        let max = E::to_f64(self.max[i]);
+        let (max, low) = if self.tempered == 0 { (max, 0.0) } else { mul_pairs((max, 0.0), self.cooling(i)) };
+        let (sum, e) = two_sum(max, self.log[i]);
+        let low = e + (low + self.log_low(i));
+        if sum.is_finite() { sum + low } else { sum }
     }
 
     /// Bit `i` is set where row `i` is special.
@@ -493,10 +600,11 @@ impl<E: Element> Group<E> {
         finite
     }
 
-    /// Bit `i` is set where the maximum of row `j + i` is so large, finite or not, that the row must be shifted.
+    /// Bit `i` is set where a maximum, divided by its temperature, is so large, finite or not, that the row must be shifted.
     #[inline(always)]
-    fn far<S: Simd>(s: S, max: E::V<S>) -> u32 {
-        let limit = E::splat(s, E::MAX_LIMIT);
+    fn far<S: Simd>(&self, s: S, max: E::V<S>) -> u32 {
+        let share = if self.tempered == 0 { 1.0 } else { TEMPERED };
+        let limit = E::splat(s, E::from_f64(E::to_f64(E::MAX_LIMIT) * share));
         E::bits(s, E::lt(s, limit, max)) | E::bits(s, E::lt(s, max, E::sub(s, E::splat(s, E::ZERO), limit)))
     }
 }
@@ -531,6 +639,7 @@ impl<E: Element> Task for ShortRows<'_, E> {
         let mut unkept = MaybeUninit::<Block>::uninit();
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
+        let tempered = group.tempered != 0;
         let step = if rows.len < LONG { E::WIDTH } else { FEW };
         for j in (0..rows.n).step_by(step) {
             let n = (rows.n - j).min(step);
@@ -560,8 +669,16 @@ impl<E: Element> Task for ShortRows<'_, E> {
                 }
                 max[0]
             };
-            far |= (u64::from(Group::<E>::far(s, max)) & first_bits(n)) << j;
-            let reference = reference::<E, S>(s, max);
+            let quotient = if tempered {
+                let mut heats = [E::ZERO; MAX_WIDTH];
+                heats[..n].copy_from_slice(&group.heat[0][j..j + n]);
+                // SAFETY: the array holds a vector.
+                E::mul(s, max, unsafe { E::load(s, heats.as_ptr()) })
+            } else {
+                max
+            };
+            far |= (u64::from(group.far(s, quotient)) & first_bits(n)) << j;
+            let reference = reference::<E, S>(s, quotient);
             if n <= FEW {
                 let mut references = [E::ZERO; MAX_WIDTH];
                 // SAFETY: the array holds a vector.
@@ -582,9 +699,17 @@ impl<E: Element> Task for ShortRows<'_, E> {
                 if counted >> (j + i) & 1 == 1 {
                     let (x, kept) = (rows.x(0, j + i), rows.stored(j + i));
                     let out = if store && !kept.is_null() { kept } else { unkept.as_mut_ptr().cast() };
-                    let (magic, shift) = (E::splat(s, lanes[i]), E::splat(s, E::ZERO));
+                    let magic = E::splat(s, lanes[i]);
+                    let before = Before::new(s, E::ZERO, group.heat(j + i));
+                    let (len, ahead) = (rows.len, rows.ahead);
                     // SAFETY: as above; `unkept` has room for a block, a row's memory for a row.
-                    *sum = unsafe { block_sum::<E, S, false>(s, x, rows.len, shift, magic, out, rows.ahead) };
+                    *sum = unsafe {
+                        if tempered {
+                            block_sum::<E, S, TEMPER>(s, x, len, before, magic, out, ahead)
+                        } else {
+                            block_sum::<E, S, PLAIN>(s, x, len, before, magic, out, ahead)
+                        }
+                    };
                 }
             }
             if n <= FEW {
@@ -609,9 +734,11 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
     s: S,
     rows: &Rows<E>,
     group: &mut Group<E>,
+    temperature: &Temperature,
     counted: u64,
     store: bool,
 ) {
+    group.temper(temperature, rows.first, rows.n);
     let counted = counted & first_bits(rows.n);
     let mut one_by_one = counted;
     if rows.len <= E::BLOCK && rows.len > 0 {
@@ -623,7 +750,8 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
         one_by_one &= one_by_one - 1;
         let out = if store { rows.stored(i) } else { std::ptr::null_mut() };
         // SAFETY: the caller's promise.
-        group.set(i, &unsafe { row_sum::<E, S>(s, rows.x(0, i), rows.len, out, rows.ahead) });
+        let sum = unsafe { row_sum::<E, S>(s, rows.x(0, i), rows.len, group.heat(i), out, rows.ahead) };
+        group.set(i, &sum);
     }
     let mut skipped = !counted & first_bits(rows.n);
     while skipped != 0 {
@@ -651,11 +779,21 @@ unsafe fn tile_sum<E: Element, S: Simd>(
     debug_assert!((1..=E::BLOCK).contains(&len), "a tile has one block");
     // SAFETY: the caller's promise.
     let max = unsafe { tile_max::<E, S>(s, x, len) };
-    let reference = reference::<E, S>(s, max);
+    let tempered = group.tempered != 0;
+    let heat = group.heats(s, j);
+    let quotient = if tempered { E::mul(s, max, heat[0]) } else { max };
+    let reference = reference::<E, S>(s, quotient);
     let magic = magic::<E, S>(s, reference);
-    for i in (0..len * E::WIDTH).step_by(E::WIDTH) {
-        // SAFETY: `i + WIDTH <= len * WIDTH`.
-        unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), e.add(i)) };
+    if tempered {
+        for i in (0..len * E::WIDTH).step_by(E::WIDTH) {
+            // SAFETY: `i + WIDTH <= len * WIDTH`.
+            unsafe { E::store(s, exp_tempered::<E, S>(s, E::load(s, x.add(i)), heat, magic), e.add(i)) };
+        }
+    } else {
+        for i in (0..len * E::WIDTH).step_by(E::WIDTH) {
+            // SAFETY: `i + WIDTH <= len * WIDTH`.
+            unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), e.add(i)) };
+        }
     }
     // SAFETY: the caller's promise.
     let sum = unsafe { if len <= NEAR { tree::<E, S>(s, e, len) } else { lane_sum::<E, S>(s, e, len) } };
@@ -663,7 +801,7 @@ unsafe fn tile_sum<E: Element, S: Simd>(
     Group::<E>::store(s, E::splat(s, E::ZERO), &mut group.shift, j);
     Group::<E>::store(s, reference, &mut group.reference, j);
     E::store_wide(s, sum, &mut group.hi, &mut group.lo, j);
-    u64::from(Group::<E>::far(s, max) | !group.finite(s, j) & first_bits(E::WIDTH) as u32) << j
+    u64::from(group.far(s, quotient) | !group.finite(s, j) & first_bits(E::WIDTH) as u32) << j
 }
 
 /// [`tile_sum`] for all tiles of a band; the exponentials replace the logits if `STORE`.
@@ -675,8 +813,10 @@ pub(crate) unsafe fn band_sums<E: Element, S: Simd, const STORE: bool>(
     s: S,
     band: &Band<E>,
     group: &mut Group<E>,
+    temperature: &Temperature,
 ) -> u64 {
     let mut unusual = 0;
+    group.temper(temperature, band.first, band.n);
     group.start(band.n);
     for j in (0..band.n).step_by(E::WIDTH) {
         let x = band.tile(0, j);

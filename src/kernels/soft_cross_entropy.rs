@@ -13,6 +13,7 @@ use crate::float::{Acc, Double, Element, Float, load64, mul_pairs_v, or_v, store
 use crate::kernels::logsumexp::{group_logs, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes, tile_max};
+use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, GROUP, Kernel, Rows};
 use crate::simd::{Simd, Task};
 
@@ -59,7 +60,7 @@ struct GradMap<E: Element> {
 /// `e (high + low) - t (scale_high + scale_low)`: two roundings in all. `parts` are high, low and the negative
 /// parts of the scale.
 #[inline(always)]
-fn grad<E: Element, S: Simd>(s: S, e: E::V<S>, t: E::V<S>, parts: [E::V<S>; 4]) -> E::V<S> {
+pub(crate) fn grad<E: Element, S: Simd>(s: S, e: E::V<S>, t: E::V<S>, parts: [E::V<S>; 4]) -> E::V<S> {
     let [high, low, minus_high, minus_low] = parts;
     let small = E::fma(s, t, minus_low, E::mul(s, e, low));
     E::canonical(s, E::fma(s, e, high, E::fma(s, t, minus_high, small)))
@@ -67,7 +68,7 @@ fn grad<E: Element, S: Simd>(s: S, e: E::V<S>, t: E::V<S>, parts: [E::V<S>; 4]) 
 
 /// `-scale` as two numbers.
 #[inline(always)]
-fn minus<E: Element>(scale: (f64, f64)) -> (E::T, E::T) {
+pub(crate) fn minus<E: Element>(scale: (f64, f64)) -> (E::T, E::T) {
     let high = E::from_f64(-scale.0);
     (high, E::from_f64((-scale.0 - E::to_f64(high)) - scale.1))
 }
@@ -153,7 +154,11 @@ impl<E: Element> Map<E> for CarefulMap<E> {
 
 /// The factor of the exponentials as one number, if the element type holds it and its parts.
 #[inline(always)]
-fn single_factor<E: Element>(inverse: (f64, f64), total: (f64, f64), scale: (f64, f64)) -> Option<Factor<E>> {
+pub(crate) fn single_factor<E: Element>(
+    inverse: (f64, f64),
+    total: (f64, f64),
+    scale: (f64, f64),
+) -> Option<Factor<E>> {
     let part = product_of::<E>(inverse, total);
     let factor = Factor::new(part, scale);
     let (low, high) = E::FACTOR_RANGE;
@@ -165,12 +170,11 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
     type E = T::Ops;
     const INPUTS: usize = 2;
     const WRITES: bool = GRAD;
-    const PER_ROW: bool = true;
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, group: &mut Group<T::Ops>, per_row: *mut f64) {
         // SAFETY: the caller's promise.
-        let special = unsafe { group_logs::<T::Ops, S>(s, rows, group, u64::MAX, GRAD) };
+        let special = unsafe { group_logs::<T::Ops, S>(s, rows, group, &Temperature::One, u64::MAX, GRAD) };
         group.finish_inverse(s);
         let mut sums = RowTotals::ZERO;
         for i in 0..rows.n {
@@ -205,7 +209,8 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
                 let factor = single_factor::<T::Ops>(group.inverse_pair(i), total, scale);
                 let careful = Factor::new(group.inverse_pair(i), (1.0, 0.0));
                 let (shift, reference) = (group.shift[i], group.reference[i]);
-                let exponentials = Exponentials { x, e, shift, reference, factor: factor.unwrap_or(careful) };
+                let factors = factor.unwrap_or(careful);
+                let exponentials = Exponentials { x, e, shift, reference, heat: None, factor: factors };
                 let minus = minus::<T::Ops>(scale);
                 let (scale, total) = (T::Ops::from_f64(scale.0), T::Ops::from_f64(value(total)));
                 // SAFETY: the caller's promise.
@@ -248,7 +253,7 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
             O::<T>::store_wide(s, total, high, low, j);
         }
         // SAFETY: the caller's promise.
-        let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group) };
+        let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group, &Temperature::One) };
         let mut again = unusual | group.finish_log(s, band.len);
         let (losses, overflow) = sums.losses(s, group);
         again |= overflow;

@@ -8,27 +8,40 @@
 
 use crate::exact::value;
 use crate::float::{Acc, Double, Element};
+use crate::kernels::logsumexp::{group_logs, put_logsumexp};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
 use crate::kernels::rowsum::{Group, band_sums, dense_sums, group_sums, sum_lanes};
+use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, Dense, Kernel, Rows};
 use crate::simd::{Simd, Task, WORDS, prefetch};
 use std::marker::PhantomData;
 
-/// Softmax, one result per element.
-pub(crate) struct Softmax<E>(pub(crate) PhantomData<E>);
+/// Softmax, one result per element; the result per row is logsumexp.
+pub(crate) struct Softmax<E> {
+    pub(crate) temperature: Temperature,
+    pub(crate) element: PhantomData<E>,
+}
 
 impl<E: Element> Kernel for Softmax<E> {
     type E = E;
     const INPUTS: usize = 1;
     const WRITES: bool = true;
-    const PER_ROW: bool = false;
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, _per_row: *mut f64) {
-        // SAFETY: the caller's promise.
-        unsafe { group_sums(s, rows, group, u64::MAX, true) };
+    unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, per_row: *mut f64) {
+        let special = if per_row.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { group_sums(s, rows, group, &self.temperature, u64::MAX, true) };
+            group.special(s)
+        } else {
+            // SAFETY: as above.
+            unsafe {
+                let special = group_logs(s, rows, group, &self.temperature, u64::MAX, true);
+                put_logsumexp(rows, group, special, per_row);
+                special
+            }
+        };
         group.finish_inverse(s);
-        let special = group.special(s);
         for i in 0..rows.n {
             // SAFETY: the caller's promise.
             unsafe {
@@ -42,7 +55,10 @@ impl<E: Element> Kernel for Softmax<E> {
         }
     }
 
-    const DENSE: bool = true;
+    #[inline(always)]
+    fn is_dense(&self) -> bool {
+        self.temperature.is_one()
+    }
 
     #[inline(always)]
     unsafe fn dense<S: Simd>(&self, s: S, dense: &Dense<E>) -> bool {
@@ -67,9 +83,16 @@ impl<E: Element> Kernel for Softmax<E> {
     }
 
     #[inline(always)]
-    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, group: &mut Group<E>, _per_row: *mut f64) -> u64 {
+    unsafe fn band<S: Simd>(&self, s: S, band: &Band<E>, group: &mut Group<E>, per_row: *mut f64) -> u64 {
         // SAFETY: the caller's promise.
-        let unusual = unsafe { band_sums::<E, S, true>(s, band, group) };
+        let mut unusual = unsafe { band_sums::<E, S, true>(s, band, group, &self.temperature) };
+        if !per_row.is_null() {
+            unusual |= group.finish_log(s, band.len);
+            for i in 0..band.n {
+                // SAFETY: `i < n`.
+                unsafe { per_row.add(i).write(group.logsumexp(i)) };
+            }
+        }
         group.finish_inverse(s);
         for j in (0..band.n).step_by(E::WIDTH) {
             scale_tile(s, band, j, group.inverses(s, j));
@@ -98,8 +121,8 @@ pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
             let map = Stored::<E> { e, factor };
             map::write_row_but(s, &map, rows.out(i), rows.len, rows.stream, own);
         } else {
-            let (shift, reference) = (group.shift[i], group.reference[i]);
-            let map = Exponentials::<E> { x: rows.x(0, i), e, shift, reference, factor };
+            let (shift, reference, heat) = (group.shift[i], group.reference[i], group.heat(i));
+            let map = Exponentials::<E> { x: rows.x(0, i), e, shift, reference, heat, factor };
             map::write_row_but(s, &map, rows.out(i), rows.len, rows.stream, own);
         }
     }
@@ -170,7 +193,6 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
     type E = E;
     const INPUTS: usize = 2;
     const WRITES: bool = true;
-    const PER_ROW: bool = false;
     /// Two products and a sum for each element: longer rows lose more to being put side by side than to a partial vector.
     const SHORT: usize = 8;
 

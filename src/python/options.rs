@@ -1,0 +1,174 @@
+//! The operations with what a plain call does not have: temperatures, weights, smoothing. Numbers per row come as float64
+//! arrays of the batch shape, class weights as an array of the logits' dtype.
+#![expect(unsafe_code, reason = "the kernels take pointers")]
+
+use super::{
+    Answer, Array, Axis, DOUBLE, FLOAT, Object, Options, Sendable, View, axis_of, compute,
+    cross_entropy_grad_typed, cross_entropy_typed, declined, flag, ignored, is_batch_of, new_rows,
+    reduction_of, scalar,
+};
+use crate::float::Float;
+use crate::kernels::temperature::Temperature;
+use crate::kernels::weights::{ClassWeight, SampleWeight};
+use crate::ops::{self, Normal};
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyTuple};
+
+/// A float64 array with a number for each row of `x`.
+fn row_numbers(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Option<View<f64>> {
+    let array = Array::new(object)?;
+    (array.type_num == DOUBLE && is_batch_of(&array, x, axis, false)).then(|| array.row_view(axis, false))?
+}
+
+/// None, a number, or a number for each row.
+fn temperature_of(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Option<Temperature> {
+    if object.is_none() {
+        return Some(Temperature::One);
+    }
+    if let Ok(number) = object.cast_exact::<PyFloat>() {
+        return Some(Temperature::All(number.value()));
+    }
+    Some(Temperature::Rows(row_numbers(object, x, axis)?, x.shape(axis).inner))
+}
+
+/// The options of a cross-entropy: `(temperature, class_weight, sample_weight, label_smoothing, z_loss)`.
+fn options_of<T: Float>(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Option<Options<T>> {
+    let options = object.cast_exact::<PyTuple>().ok()?;
+    let item = |i: usize| options.get_item(i).ok();
+    let (class, sample) = (item(1)?, item(2)?);
+    let class_weight = if class.is_none() {
+        ClassWeight::ONE
+    } else {
+        let array = Array::new(&class)?;
+        let fits = array.type_num == x.type_num
+            && array.dims == [x.shape(axis).len as isize]
+            && (array.strides[0] == array.item_size() || array.dims[0] == 1);
+        if !fits {
+            return None;
+        }
+        // SAFETY: an aligned array of a number for each class, which the caller's tuple keeps.
+        unsafe { ClassWeight::new(array.data.cast::<T>().cast_const()) }
+    };
+    let sample_weight = if sample.is_none() {
+        SampleWeight::One
+    } else {
+        SampleWeight::Rows(row_numbers(&sample, x, axis)?, x.shape(axis).inner)
+    };
+    Some(Options {
+        temperature: temperature_of(&item(0)?, x, axis)?,
+        class_weight,
+        sample_weight,
+        smoothing: item(3)?.extract().ok()?,
+        z_loss: item(4)?.extract().ok()?,
+    })
+}
+
+/// Softmax (`log`: its logarithm) of `x / temperature`; with `lse`, a pair of it and logsumexp.
+#[pyfunction]
+#[pyo3(signature = (x, axis, log, temperature, lse, out, /))]
+pub(super) fn normalize(
+    py: Python<'_>,
+    x: Object<'_, '_>,
+    axis: Object<'_, '_>,
+    log: Object<'_, '_>,
+    temperature: Object<'_, '_>,
+    lse: Object<'_, '_>,
+    out: Object<'_, '_>,
+) -> Answer {
+    let x = plain!(py, Array::float(x));
+    let axis = plain!(py, axis_of(axis, &x));
+    let which = if plain!(py, flag(log)) { Normal::LogSoftmax } else { Normal::Softmax };
+    let temperature = plain!(py, temperature_of(temperature, &x, axis));
+    let lse = plain!(py, flag(lse));
+    by_dtype!(x, normalize_typed(py, &x, axis, which, temperature, lse, out))
+}
+
+fn normalize_typed<T: Float>(
+    py: Python<'_>,
+    x: &Array<'_>,
+    axis: Axis,
+    which: Normal,
+    temperature: Temperature,
+    lse: bool,
+    out: Object<'_, '_>,
+) -> Answer {
+    let shape = x.shape(axis);
+    let from = plain!(py, x.view::<T>(axis));
+    let fresh = out.is_none();
+    let out = output!(py, x, out, &[x]);
+    let to = View { fresh, ..plain!(py, Array::new(&out).and_then(|out| out.view::<T>(axis))) };
+    let mut value = T::default();
+    let single = x.dims.len() == 1 || matches!(axis, Axis::All);
+    let rows = if lse && !single { Some(new_rows(py, x, axis, false, x.type_num)?) } else { None };
+    let lse_to = match &rows {
+        Some(rows) => Some(plain!(py, Array::new(rows).and_then(|rows| rows.row_view::<T>(axis, false)))),
+        None => lse.then(|| View::per_row(&raw mut value, shape)),
+    };
+    let work = Sendable((temperature, lse_to));
+    // SAFETY: views of nonempty arrays of matching shapes; the output is checked, logsumexp's is new.
+    compute(py, shape.size(), || unsafe {
+        let (temperature, lse_to) = { work }.0;
+        ops::normalize_view(shape, from, to, which, temperature, lse_to);
+    });
+    if !lse {
+        return Ok(out.unbind());
+    }
+    let lse = match rows {
+        Some(rows) => rows.unbind(),
+        None => scalar(py, value)?,
+    };
+    Ok(PyTuple::new(py, [out, lse.into_bound(py)])?.into_any().unbind())
+}
+
+#[pyfunction]
+#[pyo3(signature = (logits, labels, axis, ignore_index, reduction, options, out, /))]
+#[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
+pub(super) fn cross_entropy_with(
+    py: Python<'_>,
+    logits: Object<'_, '_>,
+    labels: Object<'_, '_>,
+    axis: Object<'_, '_>,
+    ignore_index: Object<'_, '_>,
+    reduction: Object<'_, '_>,
+    options: Object<'_, '_>,
+    out: Object<'_, '_>,
+) -> Answer {
+    let x = plain!(py, Array::float(logits));
+    let axis = plain!(py, axis_of(axis, &x));
+    let ignore = plain!(py, ignored(ignore_index));
+    let how = plain!(py, reduction_of(reduction));
+    macro_rules! typed {
+        ($t:ty) => {{
+            let options = plain!(py, options_of::<$t>(options, &x, axis));
+            cross_entropy_typed::<$t>(py, &x, labels, axis, ignore, how, options, out)
+        }};
+    }
+    if x.type_num == DOUBLE { typed!(f64) } else { typed!(f32) }
+}
+
+#[pyfunction]
+#[pyo3(signature = (logits, labels, axis, ignore_index, reduction, options, grad_output, grad_out, /))]
+#[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
+pub(super) fn cross_entropy_with_value_and_grad(
+    py: Python<'_>,
+    logits: Object<'_, '_>,
+    labels: Object<'_, '_>,
+    axis: Object<'_, '_>,
+    ignore_index: Object<'_, '_>,
+    reduction: Object<'_, '_>,
+    options: Object<'_, '_>,
+    grad_output: Object<'_, '_>,
+    grad_out: Object<'_, '_>,
+) -> Answer {
+    let x = plain!(py, Array::float(logits));
+    let axis = plain!(py, axis_of(axis, &x));
+    let ignore = plain!(py, ignored(ignore_index));
+    let how = plain!(py, reduction_of(reduction));
+    macro_rules! typed {
+        ($t:ty) => {{
+            let options = plain!(py, options_of::<$t>(options, &x, axis));
+            cross_entropy_grad_typed::<$t>(py, &x, labels, axis, ignore, how, options, grad_output, grad_out)
+        }};
+    }
+    if x.type_num == DOUBLE { typed!(f64) } else { typed!(f32) }
+}
