@@ -8,7 +8,7 @@ from . import _logitkit_core as _core
 from . import _normalize, _weighted
 
 if TYPE_CHECKING:
-    from ._types import Array, ArrayLike, Axis, Floats, ScalarOrFloats
+    from ._types import Array, ArrayLike, Axis, DTypeLike, Floats, ScalarOrFloats
 
 __all__ = [
     "log_softmax",
@@ -19,8 +19,42 @@ __all__ = [
     "softmax_backward",
 ]
 
+# The default temperature, which a plain call is recognised by.
+_ONE = 1.0
 
-def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Floats:
+
+@overload
+def softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = _ONE,
+    dtype: DTypeLike | None = None,
+    out: Array | None = None,
+    return_lse: Literal[False] = False,
+) -> Floats: ...
+@overload
+def softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = _ONE,
+    dtype: DTypeLike | None = None,
+    out: Array | None = None,
+    return_lse: Literal[True],
+) -> tuple[Floats, ScalarOrFloats]: ...
+def softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = _ONE,
+    dtype: DTypeLike | None = None,
+    out: Array | None = None,
+    return_lse: bool = False,
+) -> Any:
     """Return the softmax of `x`: positive numbers that sum to 1 along an axis.
 
     ``softmax(x)_i = exp(x_i) / sum_j exp(x_j)``, [1]_ equation 6.29.
@@ -31,22 +65,38 @@ def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Flo
         Real numbers of any shape.
     axis : int or tuple of ints, optional
         The axis that is normalised, or several as if they were one. All of them by default.
+    where : array_like of bool, optional
+        What takes part, broadcast to `x`. The rest counts as -inf: its result is 0, also in a row
+        in which nothing takes part.
+    temperature : float or array_like
+        Positive; `x` is divided by it first. One for each row has the shape of `x` without the
+        class axes, or with them at length 1, or broadcasts to it.
+    dtype : data-type, optional
+        float16, bfloat16, float32 or float64: what `x` is converted to first, hence the dtype of
+        the result.
     out : ndarray, optional
         Takes the result: of the shape of `x` and the dtype of the result. ``out=x`` works in place.
+    return_lse : bool
+        Whether to return the logsumexp of ``x / temperature`` as well, from the same pass.
 
     Returns
     -------
     ndarray
         Of the shape of `x`. float16, bfloat16, float32 and float64 are kept, integers and bool
         give float64. A NumPy scalar when `x` is 0-d.
+    lse : scalar or ndarray
+        Only with ``return_lse=True``: of the shape of `x` without the class axes; float32 for the
+        16-bit types.
 
     Raises
     ------
     TypeError
         If `x` is masked, sparse, complex, longdouble or no array of numbers, if `axis` is no
-        integer, or if `out` has another dtype than the result.
+        integer, if `where` is not of bool, if `dtype` is none of the four, or if `out` has another
+        dtype than the result.
     ValueError
-        If an axis is named twice, or if `out` is read-only or has another shape.
+        If an axis is named twice, if a temperature is not positive and finite, if `where` or
+        `temperature` does not broadcast, or if `out` is read-only or has another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
@@ -71,6 +121,11 @@ def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Flo
     >>> lk.softmax([1.0, 2.0, 3.0])
     array([0.09003057, 0.24472847, 0.66524096])
 
+    Sharper, and without the last one:
+
+    >>> lk.softmax([1.0, 2.0, 3.0], temperature=0.5, where=[True, True, False])
+    array([0.11920292, 0.88079708, 0.        ])
+
     Each row of a batch, in place:
 
     >>> x = np.array([[0.0, 0.0], [1000.0, 1001.0]], dtype=np.float32)
@@ -80,13 +135,50 @@ def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Flo
     array([[0.5   , 0.5   ],
            [0.2689, 0.7311]], dtype=float32)
     """
-    result: Floats = _core.softmax(x, axis, out)
+    plain = where is None and temperature is _ONE and dtype is None and return_lse is False
+    result: Any = _core.softmax(x, axis, out) if plain else NotImplemented
     if result is NotImplemented:
-        result = _normalize.softmax(x, axis, out)
+        options = (where, temperature, dtype, out, return_lse)
+        result = (
+            _normalize.softmax(x, axis, out)
+            if plain
+            else _normalize.normalize_with(x, axis, *options, log=False)
+        )
     return result
 
 
-def log_softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Floats:
+@overload
+def log_softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = _ONE,
+    dtype: DTypeLike | None = None,
+    out: Array | None = None,
+    return_lse: Literal[False] = False,
+) -> Floats: ...
+@overload
+def log_softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = _ONE,
+    dtype: DTypeLike | None = None,
+    out: Array | None = None,
+    return_lse: Literal[True],
+) -> tuple[Floats, ScalarOrFloats]: ...
+def log_softmax(
+    x: ArrayLike,
+    axis: Axis = None,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = _ONE,
+    dtype: DTypeLike | None = None,
+    out: Array | None = None,
+    return_lse: bool = False,
+) -> Any:
     """Return the logarithm of the softmax of `x`: log-probabilities along an axis.
 
     ``log_softmax(x)_i = x_i - log(sum_j exp(x_j))``, [1]_ equation 6.30.
@@ -97,22 +189,38 @@ def log_softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) ->
         Real numbers of any shape.
     axis : int or tuple of ints, optional
         The axis that is normalised, or several as if they were one. All of them by default.
+    where : array_like of bool, optional
+        What takes part, broadcast to `x`. The rest counts as -inf: its result is -inf, also in a
+        row in which nothing takes part.
+    temperature : float or array_like
+        Positive; `x` is divided by it first. One for each row has the shape of `x` without the
+        class axes, or with them at length 1, or broadcasts to it.
+    dtype : data-type, optional
+        float16, bfloat16, float32 or float64: what `x` is converted to first, hence the dtype of
+        the result.
     out : ndarray, optional
         Takes the result: of the shape of `x` and the dtype of the result. ``out=x`` works in place.
+    return_lse : bool
+        Whether to return the logsumexp of ``x / temperature`` as well, from the same pass.
 
     Returns
     -------
     ndarray
         Of the shape of `x`. float16, bfloat16, float32 and float64 are kept, integers and bool
         give float64. A NumPy scalar when `x` is 0-d.
+    lse : scalar or ndarray
+        Only with ``return_lse=True``: of the shape of `x` without the class axes; float32 for the
+        16-bit types.
 
     Raises
     ------
     TypeError
         If `x` is masked, sparse, complex, longdouble or no array of numbers, if `axis` is no
-        integer, or if `out` has another dtype than the result.
+        integer, if `where` is not of bool, if `dtype` is none of the four, or if `out` has another
+        dtype than the result.
     ValueError
-        If an axis is named twice, or if `out` is read-only or has another shape.
+        If an axis is named twice, if a temperature is not positive and finite, if `where` or
+        `temperature` does not broadcast, or if `out` is read-only or has another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
@@ -137,14 +245,26 @@ def log_softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) ->
     >>> lk.log_softmax([1.0, 2.0, 3.0])
     array([-2.40760596, -1.40760596, -0.40760596])
 
+    The responsibilities of two components and the evidence, as in a mixture model's E-step:
+
+    >>> y, evidence = lk.log_softmax([[-1.0, -2.0]], axis=1, return_lse=True)
+    >>> print(y.round(4), evidence.round(4))
+    [[-0.3133 -1.3133]] [-0.6867]
+
     A confident row keeps its digits:
 
     >>> print(f"{lk.log_softmax([40.0, 0.0])[0]:.6e}")
     -4.248354e-18
     """
-    result: Floats = _core.log_softmax(x, axis, out)
+    plain = where is None and temperature is _ONE and dtype is None and return_lse is False
+    result: Any = _core.log_softmax(x, axis, out) if plain else NotImplemented
     if result is NotImplemented:
-        result = _normalize.log_softmax(x, axis, out)
+        options = (where, temperature, dtype, out, return_lse)
+        result = (
+            _normalize.log_softmax(x, axis, out)
+            if plain
+            else _normalize.normalize_with(x, axis, *options, log=True)
+        )
     return result
 
 

@@ -33,6 +33,30 @@ def cross_entropy_value_and_grad(
     grad_out: object,
     /,
 ) -> Any: ...
+def normalize(
+    x: object, axis: object, log: object, temperature: object, lse: object, out: object, /
+) -> Any: ...
+def cross_entropy_with(
+    logits: object,
+    labels: object,
+    axis: object,
+    ignore_index: object,
+    reduction: object,
+    options: object,
+    out: object,
+    /,
+) -> Any: ...
+def cross_entropy_with_value_and_grad(
+    logits: object,
+    labels: object,
+    axis: object,
+    ignore_index: object,
+    reduction: object,
+    options: object,
+    grad_output: object,
+    grad_out: object,
+    /,
+) -> Any: ...
 def mse_loss(pred: object, target: object, reduction: object, out: object, /) -> Any: ...
 def mse_loss_value_and_grad(
     pred: object, target: object, reduction: object, grad_output: object, grad_out: object, /

@@ -8,7 +8,7 @@ from . import _logitkit_core as _core
 from . import _normalize
 
 if TYPE_CHECKING:
-    from ._types import Array, ArrayLike, Floats, Scalar, ScalarOrFloats
+    from ._types import Array, ArrayLike, DTypeLike, Floats, Scalar, ScalarOrFloats
 
 __all__ = [
     "classification_error",
@@ -18,6 +18,10 @@ __all__ = [
     "mse_loss_value_and_grad",
 ]
 
+# The defaults by which a plain call is recognised.
+_ZERO = 0.0
+_ONE = 1.0
+
 
 @overload
 def cross_entropy(
@@ -25,8 +29,14 @@ def cross_entropy(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = _ZERO,
     reduction: Literal["mean", "sum"] = "mean",
+    temperature: ArrayLike = _ONE,
+    z_loss: float = _ZERO,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Scalar: ...
 @overload
@@ -35,8 +45,14 @@ def cross_entropy(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = _ZERO,
     reduction: str,
+    temperature: ArrayLike = _ONE,
+    z_loss: float = _ZERO,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
 def cross_entropy(
@@ -44,14 +60,23 @@ def cross_entropy(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = _ZERO,
     reduction: str = "mean",
+    temperature: ArrayLike = _ONE,
+    z_loss: float = _ZERO,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats:
     """Return the cross-entropy between labels and the softmax of `logits`.
 
-    With ``lp = log_softmax(logits)`` a row's loss is ``-lp_y`` for an integer label y, and
-    ``-sum_c t_c lp_c`` for probabilities t, [1]_ equation 4.108.
+    With ``lp = log_softmax(logits / temperature)``, class weights w, label smoothing e and C
+    classes, a row's loss is ``(1-e) w_y (-lp_y) + e/C sum_c w_c (-lp_c)`` for an integer label y,
+    and ``-sum_c w_c ((1-e) t_c + e/C) lp_c`` for probabilities t, [1]_ equation 4.108 and [2]_
+    section 7; ``z_loss * logsumexp(logits / temperature)**2`` is added, [3]_ section 5. All of it
+    is multiplied by the row's sample weight.
 
     Parameters
     ----------
@@ -63,11 +88,29 @@ def cross_entropy(
         given (never normalised) and converted to the dtype of the computation.
     axis : int
         The class axis.
+    class_weight : array_like, optional
+        One weight per class, shape (C,), converted to the dtype of the computation.
+    sample_weight : array_like, optional
+        One weight per row: broadcasts to the shape of `logits` without `axis`. A row of weight 0
+        counts as if it were not there, whatever its logits.
     ignore_index : int, optional
         A row with this label counts as if it were not there, whatever its logits. None ignores
         no label. It has no effect on probabilities.
+    label_smoothing : float
+        From 0 to 1: the part of each target that is spread evenly over all classes.
     reduction : {"mean", "sum", "none"}
-        ``"mean"`` divides the sum of the losses by the number of rows that are not ignored.
+        ``"mean"`` divides the sum of the losses by the sum over the rows that count of
+        ``class_weight[y] * sample_weight``; with probabilities, of ``sample_weight``. Without
+        weights that is the number of rows that are not ignored.
+    temperature : float or array_like
+        Positive; the logits are divided by it first. One for each row has the shape of `logits`
+        without `axis`, or with it at length 1, or broadcasts to it.
+    z_loss : float
+        Factor, not negative, of the square of the logsumexp: keeps logits from drifting. The class
+        weight does not multiply it.
+    dtype : data-type, optional
+        float16, bfloat16, float32 or float64: what the logits are converted to first, and the dtype
+        of the results.
     out : ndarray, optional
         Takes the result: of its shape (0-d for mean and sum) and dtype.
 
@@ -85,8 +128,9 @@ def cross_entropy(
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if the labels
         are bool, if `axis` is no integer, or if `out` has another dtype than the result.
     ValueError
-        If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, or
-        if `out` is read-only or has another shape.
+        If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, if
+        `label_smoothing`, `z_loss` or a temperature is out of range, or if `out` is read-only or
+        has another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
@@ -99,11 +143,15 @@ def cross_entropy(
     The largest error of a row's loss is 3 units in the last place in float32 and 4 in float64,
     also where the loss is close to 0. The mean of no rows is NaN, their sum 0. -inf at the label
     gives +inf; +inf away from the label +inf; +inf at the label NaN. A probability of 0 contributes
-    0, whatever its logit.
+    0, whatever its logit. A label of class weight 0 contributes 0, unless there is smoothing. Where
+    the weights sum to 0, the mean is NaN.
 
     References
     ----------
     .. [1] C. M. Bishop, *Pattern Recognition and Machine Learning*, Springer 2006, section 4.3.4.
+    .. [2] C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR
+       2016.
+    .. [3] A. Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", JMLR 24 (2023).
 
     Examples
     --------
@@ -114,11 +162,33 @@ def cross_entropy(
     array([0.51082562, 2.30258509])
     >>> print(lk.cross_entropy(logits, [3, -100]).round(8))
     0.51082562
+    >>> weight = [1.0, 1.0, 1.0, 0.25, 1.0]
+    >>> print(lk.cross_entropy(logits, [3, 2], class_weight=weight, label_smoothing=0.1).round(4))
+    1.0166
     """
-    result = _core.cross_entropy(logits, labels, axis, ignore_index, reduction, out)
-    if result is NotImplemented:
-        result = _normalize.cross_entropy(logits, labels, axis, ignore_index, reduction, out)
-    return result
+    if (
+        class_weight is None
+        and sample_weight is None
+        and label_smoothing is _ZERO
+        and temperature is _ONE
+        and z_loss is _ZERO
+        and dtype is None
+    ):
+        result = _core.cross_entropy(logits, labels, axis, ignore_index, reduction, out)
+        if result is NotImplemented:
+            result = _normalize.cross_entropy(logits, labels, axis, ignore_index, reduction, out)
+        return result
+    options: dict[str, object] = {
+        "class_weight": class_weight,
+        "sample_weight": sample_weight,
+        "label_smoothing": label_smoothing,
+        "temperature": temperature,
+        "z_loss": z_loss,
+        "dtype": dtype,
+    }
+    return _normalize.cross_entropy_with(
+        logits, labels, axis, ignore_index, reduction, options, out
+    )
 
 
 @overload
@@ -127,8 +197,14 @@ def cross_entropy_value_and_grad(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = _ZERO,
     reduction: Literal["mean", "sum"] = "mean",
+    temperature: ArrayLike = _ONE,
+    z_loss: float = _ZERO,
+    dtype: DTypeLike | None = None,
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[Scalar, Floats]: ...
@@ -138,8 +214,14 @@ def cross_entropy_value_and_grad(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = _ZERO,
     reduction: str,
+    temperature: ArrayLike = _ONE,
+    z_loss: float = _ZERO,
+    dtype: DTypeLike | None = None,
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]: ...
@@ -148,8 +230,14 @@ def cross_entropy_value_and_grad(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    class_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = _ZERO,
     reduction: str = "mean",
+    temperature: ArrayLike = _ONE,
+    z_loss: float = _ZERO,
+    dtype: DTypeLike | None = None,
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]:
@@ -157,11 +245,15 @@ def cross_entropy_value_and_grad(
 
     With ``p = softmax(logits)`` a row's gradient is ``p - onehot(y)`` for an integer label y, and
     ``(sum_c t_c) p - t`` for probabilities t ([1]_ equation 4.109, where t sums to 1), divided
-    by the number of counted rows for ``reduction="mean"``.
+    by the number of counted rows for ``reduction="mean"``. With all options it is
+    ``((sum_c u_c + 2 z_loss lse) p - u) * sample_weight / temperature``, divided by the sum of the
+    weights, where ``u_c = w_c ((1-e) t_c + e/C)`` and lse is the logsumexp of
+    ``logits / temperature``.
 
     Parameters
     ----------
-    logits, labels, axis, ignore_index, reduction
+    logits, labels, axis, class_weight, sample_weight, ignore_index, label_smoothing, reduction, \
+temperature, z_loss, dtype
         As for `cross_entropy`, which also says what the loss is.
     grad_output : float or array_like, optional
         Multiplies the gradient: the gradient with respect to the loss of what is computed from
@@ -186,16 +278,17 @@ def cross_entropy_value_and_grad(
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if the labels
         are bool, if `axis` is no integer, or if `grad_out` has another dtype than the gradient.
     ValueError
-        If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, or
-        if `grad_out` is read-only or has another shape.
+        If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, if
+        `label_smoothing`, `z_loss` or a temperature is out of range, or if `grad_out` is read-only
+        or has another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
     Notes
     -----
     The largest error of the gradient is 3 units in the last place in float32 and 4 in float64,
-    also at the label of a confident row; with probabilities, units of the larger one of the two
-    terms that are subtracted. Errors leave `grad_out` as it was.
+    also at the label of a confident row; with probabilities, smoothing or z-loss, units of the
+    larger one of the two terms that are subtracted. Errors leave `grad_out` as it was.
 
     References
     ----------
@@ -213,14 +306,34 @@ def cross_entropy_value_and_grad(
     [[ 0.1   0.15  0.05 -0.4   0.1 ]
      [ 0.15  0.2   0.4  -0.9   0.15]]
     """
-    result: tuple[Any, Any] = _core.cross_entropy_value_and_grad(
-        logits, labels, axis, ignore_index, reduction, grad_output, grad_out
-    )
-    if result is NotImplemented:
-        result = _normalize.cross_entropy_value_and_grad(
+    result: tuple[Any, Any]
+    if (
+        class_weight is None
+        and sample_weight is None
+        and label_smoothing is _ZERO
+        and temperature is _ONE
+        and z_loss is _ZERO
+        and dtype is None
+    ):
+        result = _core.cross_entropy_value_and_grad(
             logits, labels, axis, ignore_index, reduction, grad_output, grad_out
         )
-    return result
+        if result is NotImplemented:
+            result = _normalize.cross_entropy_value_and_grad(
+                logits, labels, axis, ignore_index, reduction, grad_output, grad_out
+            )
+        return result
+    options: dict[str, object] = {
+        "class_weight": class_weight,
+        "sample_weight": sample_weight,
+        "label_smoothing": label_smoothing,
+        "temperature": temperature,
+        "z_loss": z_loss,
+        "dtype": dtype,
+    }
+    return _normalize.cross_entropy_with_value_and_grad(
+        logits, labels, axis, ignore_index, reduction, options, grad_output, grad_out
+    )
 
 
 @overload

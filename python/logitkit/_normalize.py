@@ -27,6 +27,14 @@ from ._operands import (
     silent,
     work_dtype,
 )
+from ._options import (
+    checked_class_weight,
+    checked_dtype,
+    checked_number,
+    checked_sample_weight,
+    checked_temperature,
+    checked_where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -144,21 +152,82 @@ def _fill_along(
     Rows are independent of each other, so the other axes may stand in any order; several class axes
     become one, in C order.
     """
-    order = sorted(range(lead.ndim), key=lambda i: -abs(lead.strides[i]))
-    if len(axes) != 1:
-        order = [i for i in order if i not in axes] + list(axes)
-    index = order.index(axes[0]) if axes else lead.ndim
-
-    def arranged(array: Array) -> Array:
-        array = array.transpose(order)
-        return array if len(axes) == 1 else array.reshape(*array.shape[:index], -1)
-
-    views = [arranged(operand) for operand in operands]
-    view = arranged(target)
+    order, index = _arrangement(lead, axes)
+    views = [_arranged(operand, order, index, axes) for operand in operands]
+    view = _arranged(target, order, index, axes)
     result = _call(lambda *args: core(*args[:-1], index, args[-1]), views, view)
     if result is not view or not np.may_share_memory(view, target):  # reshape may have copied
         target = target.transpose(order)
         target[...] = result.reshape(target.shape)
+
+
+def _arrangement(lead: Array, axes: tuple[int, ...]) -> tuple[list[int], int]:
+    """The order of the axes in memory, and the class axis among them."""
+    order = sorted(range(lead.ndim), key=lambda i: -abs(lead.strides[i]))
+    if len(axes) != 1:
+        order = [i for i in order if i not in axes] + list(axes)
+    return order, order.index(axes[0]) if axes else lead.ndim
+
+
+def _arranged(array: Array, order: list[int], index: int, axes: tuple[int, ...]) -> Array:
+    array = array.transpose(order)
+    return array if len(axes) == 1 else array.reshape(*array.shape[:index], -1)
+
+
+@silent
+def normalize_with(
+    x_: object,
+    axis: object,
+    where_: object,
+    temperature_: object,
+    dtype_: object,
+    out: object,
+    return_lse: object,
+    *,
+    log: bool,
+) -> Any:
+    """Softmax or log_softmax with options; with the logsumexp if that is wanted."""
+    x = real_array(x_, "x")
+    dtype = checked_dtype(dtype_) or result_dtype(x)
+    axes = class_axes(axis, x.ndim)
+    full = x.shape or (1,)
+    temperature = checked_temperature(temperature_, full, axes)
+    where = checked_where(where_, x.shape, "x")
+    small = reduced_shape(full, axes, keepdims=False) if x.ndim else ()
+    kept = reduced_shape(full, axes, keepdims=True)
+    target = _target(out, "out", x, x.shape, dtype)
+
+    lead = plain(x, work_dtype(dtype)).reshape(full)
+    if where is not None:
+        lead = lead.copy(order="K")
+        lead[~where.reshape(full)] = -np.inf
+    lse = np.empty(kept, lead.dtype)
+    if x.size == 0:
+        lse.fill(-np.inf)
+    else:
+        order, index = _arrangement(lead, axes)
+        view = _arranged(lead, order, index, axes)
+        if isinstance(temperature, np.ndarray):
+            temperature = _arranged(temperature, order, index, axes).squeeze(index)
+            temperature = (
+                np.ascontiguousarray(temperature) if temperature.ndim else float(temperature)
+            )
+        y = _call(
+            lambda view, out: _core.normalize(view, index, log, temperature, bool(return_lse), out),
+            [view],
+            _arranged(target.reshape(full), order, index, axes),
+        )
+        if return_lse:
+            y, lse_view = y
+            lse.transpose(order)[...] = np.reshape(lse_view, lse.transpose(order).shape)
+        rows = target.reshape(full).transpose(order)
+        if not np.may_share_memory(y, rows):
+            rows[...] = y.reshape(rows.shape)
+    if where is not None:
+        nothing = ~where.reshape(full).any(axis=axes, keepdims=True)
+        np.copyto(target.reshape(full), -np.inf if log else 0, where=nothing)
+    result = scalar_or_array(target) if out is None else out
+    return (result, scalar_or_array(lse.reshape(small))) if return_lse else result
 
 
 # --- Losses -------------------------------------------------------------------------------------
@@ -206,6 +275,79 @@ def cross_entropy_value_and_grad(
     )
 
 
+def cross_entropy_with(
+    logits: object,
+    labels: object,
+    axis: object,
+    ignore_index: object,
+    reduction: object,
+    options: dict[str, object],
+    out: object,
+) -> Any:
+    loss, arguments = _with_options(logits, labels, axis, ignore_index, reduction, **options)
+    return _value(lambda x, t, out: _core.cross_entropy_with(x, t, *arguments, out), loss, out)
+
+
+def cross_entropy_with_value_and_grad(
+    logits: object,
+    labels: object,
+    axis: object,
+    ignore_index: object,
+    reduction: object,
+    options: dict[str, object],
+    grad_output: object,
+    grad_out: object,
+) -> tuple[Any, Any]:
+    loss, arguments = _with_options(logits, labels, axis, ignore_index, reduction, **options)
+    return _value_and_grad(
+        lambda x, t, factor, out: _core.cross_entropy_with_value_and_grad(
+            x, t, *arguments, factor, out
+        ),
+        loss,
+        grad_output,
+        grad_out,
+    )
+
+
+@silent
+def _with_options(
+    logits_: object,
+    labels_: object,
+    axis_: object,
+    ignore_index_: object,
+    reduction_: object,
+    *,
+    class_weight: object,
+    sample_weight: object,
+    label_smoothing: object,
+    temperature: object,
+    z_loss: object,
+    dtype: object,
+) -> tuple[_Loss, tuple[Any, ...]]:
+    """The loss, and the compiled module's arguments with all options."""
+    loss, (core_axis, ignore_index, reduction) = _classification(
+        "logits", logits_, labels_, axis_, ignore_index_, reduction_, checked_dtype(dtype)
+    )
+    shape = loss.grad_shape
+    axis = class_axis(axis_, len(shape))
+    rows = [
+        checked_temperature(temperature, shape, (axis,)),
+        checked_sample_weight(sample_weight, shape, axis),
+    ]
+    if len(shape) > 1:
+        rows = [one.squeeze(axis) if isinstance(one, np.ndarray) else one for one in rows]
+    options = (
+        rows[0],
+        checked_class_weight(class_weight, shape[axis], loss.operands[0].dtype),
+        rows[1],
+        checked_number(label_smoothing, "label_smoothing", 1.0),
+        checked_number(z_loss, "z_loss", math.inf),
+    )
+    if loss.counted and isinstance(rows[1], np.ndarray) and rows[1].sum() == 0:
+        loss = loss._replace(counted=0)
+    return loss, (core_axis, ignore_index, reduction, options)
+
+
 def classification_error(
     scores: object, labels: object, axis: object, ignore_index: object, reduction: object
 ) -> Any:
@@ -239,13 +381,15 @@ def _classification(
     axis_: object,
     ignore_index_: object,
     reduction_: object,
+    dtype: np.dtype[Any] | None = None,
 ) -> tuple[_Loss, tuple[int, int | None, Reduction]]:
     """The loss of logits (or scores, as `name` says), and the compiled module's options."""
     logits, labels = real_array(logits_, name), real_array(labels_, "labels")
     axis = class_axis(axis_, logits.ndim)
     ignore_index = checked_ignore_index(ignore_index_)
     reduction = checked_reduction(reduction_)
-    dtype = result_dtype(logits)
+    loss_dtype = dtype
+    dtype = dtype or result_dtype(logits)
     work = work_dtype(dtype)
     batch = reduced_shape(logits.shape, (axis,), keepdims=False)
     if labels.dtype.kind == "b":
@@ -263,7 +407,7 @@ def _classification(
     loss = _Loss(
         operands=(plain(logits, work), labels),
         shape=batch if reduction == "none" else (),
-        dtype=work,
+        dtype=loss_dtype or work,
         grad_shape=logits.shape,
         grad_dtype=dtype,
         reduction=reduction,
@@ -322,7 +466,7 @@ def _value_and_grad(
         value, result = _call(core, (*loss.operands, factor), view)
         if result is not view:
             view[...] = result
-    value = scalar_or_array(np.reshape(value, loss.shape))
+    value = scalar_or_array(np.asarray(value, loss.dtype).reshape(loss.shape))
     return value, scalar_or_array(grad) if grad_out is None else grad_out
 
 
@@ -353,7 +497,7 @@ def _checked_grad_output(grad_output: object, loss: _Loss) -> Array | float | No
             f"grad_output has shape {factor.shape}, which does not broadcast to the loss's "
             f"shape {loss.shape} (reduction={loss.reduction!r})"
         ) from None
-    return np.ascontiguousarray(factor, dtype=loss.dtype)
+    return np.ascontiguousarray(factor, dtype=loss.operands[0].dtype)
 
 
 # --- The call -----------------------------------------------------------------------------------
