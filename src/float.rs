@@ -144,6 +144,8 @@ pub trait Element: Copy + Send + Sync + 'static {
         max: Self::V<S>,
         x: Self::V<S>,
     ) -> Acc<S>;
+    /// `acc + (max - x)`.
+    fn accumulate_difference<S: Simd>(s: S, acc: Acc<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S>;
     /// `acc + (factor (a - b))^2`; `f32`, which has no need of a factor, takes 1.
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S>;
     /// `2 (a - b) factor`, rounded once for `f32`.
@@ -473,6 +475,12 @@ impl Element for Single {
         [Double::add(s, acc[0], term(0)), Double::add(s, acc[1], term(1))]
     }
     #[inline(always)]
+    fn accumulate_difference<S: Simd>(s: S, acc: Acc<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S> {
+        let (max, x) = (s.widen(max), s.widen(x));
+        let term = |i: usize| Double::sub(s, max[i], x[i]);
+        [Double::add(s, acc[0], term(0)), Double::add(s, acc[1], term(1))]
+    }
+    #[inline(always)]
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, _factor: f64) -> Acc<S> {
         let (a, b) = (s.widen(a), s.widen(b));
         let d = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
@@ -681,6 +689,10 @@ impl Element for Double {
     ) -> Acc<S> {
         let x = skip_zero::<Self, S>(s, t, max, x);
         Self::accumulate_product(s, acc, t, Double::sub(s, max, x))
+    }
+    #[inline(always)]
+    fn accumulate_difference<S: Simd>(s: S, acc: Acc<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S> {
+        Self::accumulate(s, acc, Double::sub(s, max, x))
     }
     #[inline(always)]
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S> {

@@ -164,7 +164,7 @@ def cross_entropy(
     0.51082562
     >>> weight = [1.0, 1.0, 1.0, 0.25, 1.0]
     >>> print(lk.cross_entropy(logits, [3, 2], class_weight=weight, label_smoothing=0.1).round(4))
-    1.0166
+    1.016
     """
     if (
         class_weight is None

@@ -19,7 +19,7 @@ use crate::float::{Acc, Double, Element, Float};
 use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_logs, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
-use crate::kernels::rowsum::{Group, MAX_WIDTH, first_bits};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, first_bits, sum_lanes, tile_max};
 use crate::kernels::soft_cross_entropy::{grad, minus, single_factor};
 use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{ClassWeight, SampleWeight};
@@ -120,21 +120,82 @@ impl<E: Element> Task for Weighted<'_, E> {
     }
 }
 
+/// `sum w (max - x)` over a row, not a number where `w` is 0 and `x` is -inf.
+struct Even<E: Element> {
+    x: *const E::T,
+    /// Or null.
+    weights: *const E::T,
+    max: E::T,
+    len: usize,
+}
+
+impl<E: Element> Task for Even<E> {
+    type Out = (f64, f64);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+        let max = E::splat(s, self.max);
+        for i in (0..self.len).step_by(E::WIDTH) {
+            let n = (self.len - i).min(E::WIDTH);
+            // SAFETY: `n` elements remain.
+            unsafe {
+                let x = if n == E::WIDTH {
+                    E::load(s, self.x.add(i))
+                } else {
+                    E::load_first(s, self.x.add(i), n, self.max)
+                };
+                acc = if self.weights.is_null() {
+                    E::accumulate_difference(s, acc, max, x)
+                } else {
+                    let w = map::load::<E, S>(s, self.weights.add(i), n);
+                    E::accumulate_product(s, acc, w, E::sub(s, max, x))
+                };
+            }
+        }
+        E::reduce(s, acc)
+    }
+}
+
+/// `e (high + low) + (minus_high + minus_low)`.
+#[inline(always)]
+fn even_grad<E: Element, S: Simd>(
+    s: S,
+    e: E::V<S>,
+    [high, low, minus_high, minus_low]: [E::V<S>; 4],
+) -> E::V<S> {
+    let rest = E::add(s, minus_high, E::fma(s, e, low, minus_low));
+    E::canonical(s, E::fma(s, e, high, rest))
+}
+
 /// `e factor - u minus`.
 struct GradMap<'a, E: Element> {
     exponentials: Exponentials<E>,
     targets: &'a Targets<E>,
-    minus: (E::T, E::T),
+    parts: [E::T; 4],
 }
 
 impl<E: Element> Map<E> for GradMap<'_, E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
-        let factor = &self.exponentials.factor;
         // SAFETY: the caller's promise.
         let (e, u) = unsafe { (self.exponentials.exponentials(s, i, n), self.targets.at(s, i, n)) };
-        let parts = [factor.high, factor.low, self.minus.0, self.minus.1];
-        grad::<E, S>(s, e, u, parts.map(|v| E::splat(s, v)))
+        grad::<E, S>(s, e, u, self.parts.map(|v| E::splat(s, v)))
+    }
+}
+
+/// The same where every `u` is 1.
+struct EvenMap<E: Element> {
+    exponentials: Exponentials<E>,
+    parts: [E::T; 4],
+}
+
+impl<E: Element> Map<E> for EvenMap<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        let e = unsafe { self.exponentials.exponentials(s, i, n) };
+        even_grad::<E, S>(s, e, self.parts.map(|v| E::splat(s, v)))
     }
 }
 
@@ -161,67 +222,161 @@ impl<E: Element> Map<E> for CarefulMap<'_, E> {
     }
 }
 
-/// What a row's label contributes.
-#[derive(Clone, Copy, Default)]
-struct Own<T> {
-    class: usize,
-    x: T,
-    /// Its exponential, as it is stored.
-    e: T,
-    /// `w_y`
-    weight: f64,
-    /// `(1-e) w_y`
-    part: (f64, f64),
+/// The rows of a group as the formulas want them.
+struct Batch<T> {
+    /// Rows that count.
+    counted: u64,
+    sample: [f64; GROUP],
+    /// The label, its logit, its stored exponential, its class weight `w_y`, and `(1-e) w_y`.
+    class: [usize; GROUP],
+    label_x: [T; GROUP],
+    label_e: [T; GROUP],
+    weight: [f64; GROUP],
+    part: [(f64, f64); GROUP],
+    /// `sum u (max - x)` and `U`; for labels without `e/C` and the label's part.
+    spread: [(f64, f64); GROUP],
+    total: [(f64, f64); GROUP],
+}
+
+/// What a group's gradient is made of: `e (high + low) - u (minus_high + minus_low)`.
+struct Gradient<T> {
+    parts: [[T; GROUP]; 4],
+    /// The label's entry.
+    entry: [T; GROUP],
+    /// Where the element type cannot hold the parts: `(U + 2 z q)` and the scale.
+    careful: u64,
+    total: [(f64, f64); GROUP],
+    scale: [(f64, f64); GROUP],
 }
 
 impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SOFT, GRAD> {
     /// The even part of every weight, for labels.
     #[inline(always)]
     fn share(&self, len: usize) -> (f64, f64) {
-        divide_pair(self.smoothing, len as f64)
+        if SOFT { (1.0, 0.0) } else { divide_pair(self.smoothing, len as f64) }
     }
 
-    /// The loss of a row without its sample weight, from `[sum u (max - x), U]`.
+    /// Whether `sum u (max - x)` is needed.
     #[inline(always)]
-    fn loss(
-        &self,
-        group: &Group<T::Ops>,
-        i: usize,
-        own: &Own<T>,
-        share: (f64, f64),
-        [spread, total]: [(f64, f64); 2],
-    ) -> f64 {
+    fn spreads(&self) -> bool {
+        SOFT || self.smoothing > 0.0
+    }
+
+    /// Whether all targets without the label's part are equal.
+    #[inline(always)]
+    fn is_even(&self) -> bool {
+        !SOFT && self.class_weight.is_one()
+    }
+
+    /// The labels and weights of `n` rows; `at(i, c)` is where logit `c` of row `i` is.
+    ///
+    /// # Safety
+    /// `at` gives valid pointers for every class.
+    #[inline(always)]
+    unsafe fn batch(&self, first: usize, n: usize, at: impl Fn(usize, usize) -> *const T) -> Batch<T> {
+        let (class, mut counted) = match &self.labels {
+            Some(labels) => labels.classes(first, n),
+            None => ([0; GROUP], first_bits(n)),
+        };
+        let mut batch = Batch {
+            counted: 0,
+            sample: [1.0; GROUP],
+            class,
+            label_x: [T::default(); GROUP],
+            label_e: [T::default(); GROUP],
+            weight: [1.0; GROUP],
+            part: [(1.0 - self.smoothing, 0.0); GROUP],
+            spread: [(0.0, 0.0); GROUP],
+            total: [self.class_total; GROUP],
+        };
+        for i in 0..n {
+            if counted >> i & 1 == 0 {
+                continue;
+            }
+            batch.sample[i] = self.sample_weight.of(first + i);
+            if !SOFT {
+                // SAFETY: labels that count are class numbers.
+                unsafe {
+                    batch.label_x[i] = at(i, class[i]).read();
+                    batch.weight[i] = self.class_weight.of(class[i]);
+                }
+                if !self.class_weight.is_one() {
+                    batch.part[i] = mul_pairs((1.0 - self.smoothing, 0.0), (batch.weight[i], 0.0));
+                }
+            }
+            let nothing = !SOFT && self.smoothing == 0.0 && batch.weight[i] == 0.0;
+            counted &= !(u64::from(batch.sample[i] == 0.0 || nothing) << i);
+        }
+        batch.counted = counted;
+        batch
+    }
+
+    /// The stored exponentials of the labels' logits.
+    #[inline(always)]
+    fn label_exponentials<S: Simd>(s: S, group: &Group<T::Ops>, batch: &mut Batch<T>, n: usize) {
+        for j in (0..n).step_by(<T::Ops as Element>::WIDTH) {
+            let x = Group::<T::Ops>::load(s, &batch.label_x, j);
+            Group::<T::Ops>::store(s, group.exponentials(s, x, j), &mut batch.label_e, j);
+        }
+    }
+
+    /// The loss of row `i` with its sample weight; for `f64` in pairs.
+    #[inline(always)]
+    fn loss(&self, group: &Group<T::Ops>, batch: &Batch<T>, i: usize, share: (f64, f64)) -> f64 {
+        type O<T> = <T as Float>::Ops;
+        let max = O::<T>::to_f64(group.max[i]);
+        let label = O::<T>::to_f64(batch.label_x[i]);
+        if !O::<T>::COMPENSATED {
+            let log = group.log[i];
+            let mut loss = 0.0;
+            if self.spreads() {
+                loss = share.0 * (group.cooled(i, batch.spread[i].0) + batch.total[i].0 * log);
+            }
+            if !SOFT && batch.part[i].0 != 0.0 {
+                loss += batch.part[i].0 * (group.cooled(i, max - label) + log);
+            }
+            if self.z_loss > 0.0 {
+                let lse = group.logsumexp(i);
+                loss += self.z_loss * (lse * lse);
+            }
+            return loss * batch.sample[i];
+        }
         let log = (group.log[i], group.log_low(i));
         let mut loss = (0.0, 0.0);
-        if SOFT || self.smoothing > 0.0 {
-            loss = add_pairs(mul_pairs(spread, group.cooling(i)), mul_pairs(total, log));
+        if self.spreads() {
+            loss = add_pairs(mul_pairs(batch.spread[i], group.cooling(i)), mul_pairs(batch.total[i], log));
+            loss = if SOFT { loss } else { mul_pairs(loss, share) };
         }
-        if !SOFT {
-            let distance = two_sum(T::Ops::to_f64(group.max[i]), -T::Ops::to_f64(own.x));
+        if !SOFT && batch.part[i].0 != 0.0 {
+            let distance = two_sum(max, -label);
             let plain = add_pairs(mul_pairs(distance, group.cooling(i)), log);
-            let plain = if own.part.0 == 0.0 { (0.0, 0.0) } else { mul_pairs(plain, own.part) };
-            loss = if self.smoothing > 0.0 { add_pairs(plain, mul_pairs(loss, share)) } else { plain };
+            loss = add_pairs(loss, mul_pairs(plain, batch.part[i]));
         }
         if self.z_loss > 0.0 {
-            let lse = group.logsumexp(i);
-            loss = add_pairs(loss, mul_pairs(mul_pairs((lse, 0.0), (lse, 0.0)), (self.z_loss, 0.0)));
+            let lse = (group.logsumexp(i), 0.0);
+            loss = add_pairs(loss, mul_pairs(mul_pairs(lse, lse), (self.z_loss, 0.0)));
         }
-        value(loss)
+        value(loss) * batch.sample[i]
     }
 
-    /// The same, of a row whose maximum is not finite, or whose sum of `u (max - x)` is not: from halves in one case.
+    /// The loss of a row whose maximum is not finite, or (`group`) whose sum of `u (max - x)` is not: from halves.
+    ///
+    /// # Safety
+    /// `x` and the targets are valid for reading `len` elements.
     #[inline(never)]
     unsafe fn careful_loss(
         &self,
         x: *const T,
         len: usize,
         targets: &Targets<T::Ops>,
-        own: &Own<T>,
-        row: Option<(f64, (f64, f64), f64, f64)>,
+        batch: &Batch<T>,
+        i: usize,
+        group: Option<&Group<T::Ops>>,
     ) -> f64 {
         // SAFETY: the caller's promise.
         let max = unsafe { special_max::<T::Ops>(x, len) };
-        let (max, cooling, log, lse) = row.unwrap_or((max, (1.0, 0.0), 0.0, max));
+        let (cooling, log, lse) =
+            group.map_or(((1.0, 0.0), 0.0, max), |g| (g.cooling(i), g.log[i], g.logsumexp(i)));
         let mut sum = (0.0, 0.0);
         let mut add = |u: f64, x: f64| {
             if u != 0.0 {
@@ -230,34 +385,84 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
                 sum = add_pairs(sum, mul_pairs((u, 0.0), half));
             }
         };
-        if SOFT || self.smoothing > 0.0 {
-            let share = if SOFT { 1.0 } else { self.smoothing / len as f64 };
+        if self.spreads() {
+            let share = value(self.share(len));
             for c in 0..len {
                 // SAFETY: `c < len`.
                 add(unsafe { targets.one(c) } * share, T::Ops::to_f64(unsafe { x.add(c).read() }));
             }
         }
         if !SOFT {
-            add(own.part.0, T::Ops::to_f64(own.x));
+            add(value(batch.part[i]), T::Ops::to_f64(batch.label_x[i]));
         }
         let z = if self.z_loss > 0.0 { self.z_loss * lse * lse } else { 0.0 };
-        if max.is_nan() { f64::NAN } else { 2.0 * value(sum) + z }
+        let loss = if max.is_nan() { f64::NAN } else { 2.0 * value(sum) + z };
+        loss * batch.sample[i]
     }
 
-    /// The label's entry without the scale.
+    /// What the gradients of `n` rows are made of; nothing but zeros for those that do not count.
     #[inline(always)]
-    fn label_entry(
+    fn gradient(
         &self,
         group: &Group<T::Ops>,
-        i: usize,
-        own: &Own<T>,
+        batch: &Batch<T>,
+        first: usize,
+        n: usize,
         share: (f64, f64),
-        total: f64,
-    ) -> f64 {
-        let inverse = group.inverse_pair(i);
-        let (p, _) = product_of::<T::Ops>((T::Ops::to_f64(own.e), 0.0), inverse);
-        let others = if own.x < group.max[i] { 1.0 - p } else { group.others[i] * inverse.0 };
-        total * p - own.part.0 * others - value(share) * own.weight
+    ) -> Gradient<T> {
+        type O<T> = <T as Float>::Ops;
+        let zero = [T::default(); GROUP];
+        let mut gradient = Gradient {
+            parts: [zero; 4],
+            entry: zero,
+            careful: 0,
+            total: [(0.0, 0.0); GROUP],
+            scale: [(0.0, 0.0); GROUP],
+        };
+        for i in 0..n {
+            if batch.counted >> i & 1 == 0 {
+                continue;
+            }
+            let inverse = group.inverse_pair(i);
+            let scale = product_of::<O<T>>(self.scale.get(first + i), (batch.sample[i], 0.0));
+            let scale = product_of::<O<T>>(scale, group.cooling(i));
+            // `U + 2 z q`, for labels without the label's part.
+            let mut even = if SOFT { batch.total[i] } else { product_of::<O<T>>(share, batch.total[i]) };
+            if self.z_loss > 0.0 {
+                let z = product_of::<O<T>>((2.0 * self.z_loss, 0.0), (group.logsumexp(i), 0.0));
+                even = add_pairs(even, z);
+            }
+            let total = if SOFT { even } else { add_pairs(even, batch.part[i]) };
+            if !SOFT {
+                let (p, _) = product_of::<O<T>>((O::<T>::to_f64(batch.label_e[i]), 0.0), inverse);
+                let others =
+                    if batch.label_x[i] < group.max[i] { 1.0 - p } else { group.others[i] * inverse.0 };
+                let entry = value(even) * p - batch.part[i].0 * others - share.0 * batch.weight[i];
+                let entry = entry * scale.0;
+                gradient.entry[i] = if entry.is_nan() { T::Ops::NAN } else { O::<T>::from_f64(entry) };
+            }
+            let even_scale = product_of::<O<T>>(scale, share);
+            let inside = even_scale.0 == 0.0 || even_scale.0.abs() > O::<T>::FACTOR_RANGE.0;
+            match single_factor::<O<T>>(inverse, total, scale) {
+                Some(factor) if inside => {
+                    let (minus_high, minus_low) = minus::<O<T>>(even_scale);
+                    let parts = [factor.high, factor.low, minus_high, minus_low];
+                    for (lanes, part) in gradient.parts.iter_mut().zip(parts) {
+                        lanes[i] = part;
+                    }
+                }
+                _ => gradient.careful |= 1 << i,
+            }
+            (gradient.total[i], gradient.scale[i]) = (total, scale);
+        }
+        gradient
+    }
+
+    /// The probabilities' factor and the even part, if there is smoothing.
+    fn smoothing(&self, len: usize) -> Option<(T, T)> {
+        let share = self.smoothing / len as f64;
+        (SOFT && self.smoothing > 0.0)
+            .then(|| (T::Ops::from_f64(1.0 - self.smoothing), T::Ops::from_f64(share)))
     }
 }
 
@@ -265,126 +470,85 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
     type E = T::Ops;
     const INPUTS: usize = if SOFT { 2 } else { 1 };
     const WRITES: bool = GRAD;
-    /// No form for tiles.
-    const SHORT: usize = 0;
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, group: &mut Group<T::Ops>, per_row: *mut f64) {
         type O<T> = <T as Float>::Ops;
-        let (classes, mut counted) = match &self.labels {
-            Some(labels) => labels.classes(rows.first, rows.n),
-            None => ([0; GROUP], first_bits(rows.n)),
-        };
-        let mut samples = [1.0; GROUP];
-        let mut own = [Own::<T>::default(); GROUP];
-        for i in 0..rows.n {
-            if counted >> i & 1 == 0 {
-                continue;
-            }
-            samples[i] = self.sample_weight.of(rows.first + i);
-            if !SOFT {
-                // SAFETY: labels that count are class numbers.
-                let (x, weight) =
-                    unsafe { (rows.x(0, i).add(classes[i]).read(), self.class_weight.of(classes[i])) };
-                let part = mul_pairs((1.0 - self.smoothing, 0.0), (weight, 0.0));
-                own[i] = Own { class: classes[i], x, e: T::default(), weight, part };
-            }
-            let nothing = !SOFT && self.smoothing == 0.0 && own[i].weight == 0.0;
-            counted &= !(u64::from(samples[i] == 0.0 || nothing) << i);
-        }
+        let (n, len, share) = (rows.n, rows.len, self.share(rows.len));
         // SAFETY: the caller's promise.
+        let mut batch = unsafe { self.batch(rows.first, n, |i, c| rows.x(0, i).wrapping_add(c)) };
+        let counted = batch.counted;
+        // SAFETY: as above.
         let special = unsafe { group_logs::<O<T>, S>(s, rows, group, &self.temperature, counted, GRAD) };
-        group.finish_inverse(s);
-        if GRAD && !SOFT {
-            let mut lanes = [T::default(); GROUP];
-            for j in (0..rows.n).step_by(O::<T>::WIDTH) {
-                for i in j..(j + O::<T>::WIDTH).min(rows.n) {
-                    lanes[i] = own[i].x;
+        let targets = |i: usize| Targets::<O<T>> {
+            t: if SOFT { rows.x(1, i) } else { std::ptr::null() },
+            weights: self.class_weight.pointer(),
+            smoothing: self.smoothing(len),
+        };
+        for i in 0..n {
+            if self.spreads() && (counted & !special) >> i & 1 == 1 {
+                let (x, max) = (rows.x(0, i), group.max[i]);
+                if SOFT {
+                    let sums = s.call(Weighted { x, targets: &targets(i), max, len });
+                    [batch.spread[i], batch.total[i]] = sums;
+                } else {
+                    let weights = self.class_weight.pointer();
+                    batch.spread[i] = s.call(Even::<O<T>> { x, weights, max, len });
                 }
-                let e = group.exponentials(s, Group::<O<T>>::load(s, &lanes, j), j);
-                Group::<O<T>>::store(s, e, &mut lanes, j);
-            }
-            for i in 0..rows.n {
-                own[i].e = lanes[i];
             }
         }
-        let share = if SOFT { (1.0, 0.0) } else { self.share(rows.len) };
-        let smoothing = (SOFT && self.smoothing > 0.0)
-            .then(|| (O::<T>::from_f64(1.0 - self.smoothing), O::<T>::from_f64(value(self.share(rows.len)))));
-        for i in 0..rows.n {
-            let (x, len, out) = (rows.x(0, i), rows.len, rows.out(i));
-            let t = if SOFT { rows.x(1, i) } else { std::ptr::null() };
-            let targets = Targets::<O<T>> { t, weights: self.class_weight.pointer(), smoothing };
-            let is_special = special >> i & 1 == 1;
-            if counted >> i & 1 == 0 {
-                // SAFETY: `i < n`; the caller's promise.
-                unsafe {
-                    per_row.add(i).write(0.0);
-                    if GRAD {
-                        map::fill::<O<T>>(out, len, T::default());
-                    }
-                }
-                continue;
-            }
-            let mut sums = [(0.0, 0.0), if SOFT { (0.0, 0.0) } else { self.class_total }];
-            if !is_special && (SOFT || self.smoothing > 0.0) {
-                let [spread, total] = s.call(Weighted { x, targets: &targets, max: group.max[i], len });
-                sums = [spread, if SOFT { total } else { self.class_total }];
-            }
-            let loss = if is_special {
+        for i in 0..n {
+            let loss = if counted >> i & 1 == 0 {
+                0.0
+            } else if special >> i & 1 == 1 {
                 // SAFETY: the caller's promise.
-                unsafe { self.careful_loss(x, len, &targets, &own[i], None) }
-            } else if sums[0].0.is_finite() {
-                self.loss(group, i, &own[i], share, sums)
+                unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), &batch, i, None) }
+            } else if batch.spread[i].0.is_finite() {
+                self.loss(group, &batch, i, share)
             } else {
-                let row = (O::<T>::to_f64(group.max[i]), group.cooling(i), group.log[i], group.logsumexp(i));
                 // SAFETY: as above.
-                unsafe { self.careful_loss(x, len, &targets, &own[i], Some(row)) }
+                unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), &batch, i, Some(&*group)) }
             };
             // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(loss * samples[i]) };
-            if !GRAD {
-                continue;
-            }
-            if is_special {
+            unsafe { per_row.add(i).write(loss) };
+        }
+        if !GRAD {
+            return;
+        }
+        group.finish_inverse(s);
+        Self::label_exponentials(s, group, &mut batch, n);
+        let gradient = self.gradient(group, &batch, rows.first, n, share);
+        for i in 0..n {
+            let (x, out) = (rows.x(0, i), rows.out(i));
+            if (special | !counted) >> i & 1 == 1 {
+                let value = if counted >> i & 1 == 1 { T::Ops::NAN } else { T::default() };
                 // SAFETY: the caller's promise.
-                unsafe { map::fill::<O<T>>(out, len, T::Ops::NAN) };
+                unsafe { map::fill::<O<T>>(out, len, value) };
                 continue;
             }
-            let scale = product_of::<O<T>>(self.scale.get(rows.first + i), (samples[i], 0.0));
-            let scale = product_of::<O<T>>(scale, group.cooling(i));
-            // `U + 2 z q`, and that without the label's part.
-            let even = if SOFT { sums[1] } else { mul_pairs(share, sums[1]) };
-            let even = if self.z_loss > 0.0 {
-                add_pairs(even, mul_pairs((2.0 * self.z_loss, 0.0), (group.logsumexp(i), 0.0)))
-            } else {
-                even
-            };
-            let total = if SOFT { even } else { add_pairs(even, own[i].part) };
-            let entry = (!SOFT).then(|| {
-                let entry = self.label_entry(group, i, &own[i], share, value(even)) * value(scale);
-                (own[i].class, if entry.is_nan() { T::Ops::NAN } else { O::<T>::from_f64(entry) })
-            });
-            let even_scale = product_of::<O<T>>(scale, share);
-            let factor = single_factor::<O<T>>(group.inverse_pair(i), total, scale)
-                .filter(|_| even_scale.0 == 0.0 || even_scale.0.abs() > O::<T>::FACTOR_RANGE.0);
-            let careful = Factor::new(group.inverse_pair(i), (1.0, 0.0));
+            let careful = gradient.careful >> i & 1 == 1;
             let exponentials = Exponentials {
                 x,
                 e: rows.stored(i).cast_const(),
                 shift: group.shift[i],
                 reference: group.reference[i],
                 heat: group.heat(i),
-                factor: factor.unwrap_or(careful),
+                factor: Factor::new(group.inverse_pair(i), (1.0, 0.0)),
             };
+            let targets = targets(i);
+            let entry = (!SOFT).then(|| (batch.class[i], gradient.entry[i]));
+            let parts = gradient.parts.each_ref().map(|lanes| lanes[i]);
             // SAFETY: the caller's promise; labels are class numbers.
             unsafe {
-                if factor.is_some() {
-                    let map = GradMap { exponentials, targets: &targets, minus: minus::<O<T>>(even_scale) };
-                    map::write_row_but(s, &map, out, len, rows.stream, entry);
-                } else {
-                    let [share, total, scale] = [share, total, scale].map(|v| O::<T>::from_f64(value(v)));
+                if careful {
+                    let [share, total, scale] =
+                        [share, gradient.total[i], gradient.scale[i]].map(|v| O::<T>::from_f64(value(v)));
                     let map = CarefulMap { exponentials, targets: &targets, share, total, scale };
+                    map::write_row_but(s, &map, out, len, rows.stream, entry);
+                } else if self.is_even() {
+                    map::write_row_but(s, &EvenMap { exponentials, parts }, out, len, rows.stream, entry);
+                } else {
+                    let map = GradMap { exponentials, targets: &targets, parts };
                     map::write_row_but(s, &map, out, len, rows.stream, entry);
                 }
             }
@@ -394,11 +558,118 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
     #[inline(always)]
     unsafe fn band<S: Simd>(
         &self,
-        _s: S,
-        _band: &Band<T::Ops>,
-        _group: &mut Group<T::Ops>,
-        _per_row: *mut f64,
+        s: S,
+        band: &Band<T::Ops>,
+        group: &mut Group<T::Ops>,
+        per_row: *mut f64,
     ) -> u64 {
-        u64::MAX
+        type O<T> = <T as Float>::Ops;
+        let (n, len, share) = (band.n, band.len, self.share(band.len));
+        let width = <O<T> as Element>::WIDTH;
+        let smoothing = self.smoothing(len);
+        // SAFETY: the caller's promise.
+        let mut batch = unsafe { self.batch(band.first, n, |i, c| band.element(0, i, c).cast_const()) };
+        let counted = batch.counted;
+        // The target of class `c` of rows `j..j + width`: the operations of `Targets`.
+        macro_rules! target {
+            ($j:expr, $c:expr) => {{
+                let mut u = O::<T>::splat(s, O::<T>::ONE);
+                if SOFT {
+                    let t = band.at(s, 1, $j, $c);
+                    u = match smoothing {
+                        None => t,
+                        Some((keep, share)) => {
+                            O::<T>::fma(s, t, O::<T>::splat(s, keep), O::<T>::splat(s, share))
+                        }
+                    };
+                }
+                if self.class_weight.is_one() {
+                    u
+                } else {
+                    // SAFETY: a class.
+                    let weight = unsafe { self.class_weight.pointer().add($c).read() };
+                    O::<T>::mul(s, u, O::<T>::splat(s, weight))
+                }
+            }};
+        }
+        let mut again = 0;
+        if self.spreads() {
+            let (mut high, mut low) = ([0.0; GROUP], [0.0; GROUP]);
+            for j in (0..n).step_by(width) {
+                // SAFETY: the caller's promise.
+                let max = unsafe { tile_max::<O<T>, S>(s, band.tile(0, j), len) };
+                let spread = if SOFT {
+                    sum_lanes!(O<T>, S, s, len, |c, acc| {
+                        O::<T>::accumulate_weighted(s, acc, target!(j, c), max, band.at(s, 0, j, c))
+                    })
+                } else if self.class_weight.is_one() {
+                    sum_lanes!(O<T>, S, s, len, |c, acc| {
+                        O::<T>::accumulate_difference(s, acc, max, band.at(s, 0, j, c))
+                    })
+                } else {
+                    sum_lanes!(O<T>, S, s, len, |c, acc| {
+                        let distance = O::<T>::sub(s, max, band.at(s, 0, j, c));
+                        O::<T>::accumulate_product(s, acc, target!(j, c), distance)
+                    })
+                };
+                O::<T>::store_wide(s, spread, &mut high, &mut low, j);
+                for i in j..(j + width).min(n) {
+                    batch.spread[i] = (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
+                    again |= u64::from(!high[i].is_finite()) << i;
+                }
+                if SOFT {
+                    let total =
+                        sum_lanes!(O<T>, S, s, len, |c, acc| O::<T>::accumulate(s, acc, target!(j, c)));
+                    O::<T>::store_wide(s, total, &mut high, &mut low, j);
+                    for i in j..(j + width).min(n) {
+                        batch.total[i] = (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
+                    }
+                }
+            }
+        }
+        // SAFETY: the caller's promise.
+        let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group, &self.temperature) };
+        again |= unusual | group.finish_log(s, len);
+        for i in 0..n {
+            let loss = if counted >> i & 1 == 1 { self.loss(group, &batch, i, share) } else { 0.0 };
+            // SAFETY: `i < n`.
+            unsafe { per_row.add(i).write(loss) };
+        }
+        if !GRAD {
+            return again & counted;
+        }
+        group.finish_inverse(s);
+        Self::label_exponentials(s, group, &mut batch, n);
+        let gradient = self.gradient(group, &batch, band.first, n, share);
+        again |= gradient.careful;
+        for j in (0..n).step_by(width) {
+            let parts = gradient.parts.each_ref().map(|lanes| Group::<O<T>>::load(s, lanes, j));
+            for c in 0..len {
+                let e = band.at(s, 0, j, c);
+                let dx = if self.is_even() {
+                    even_grad::<O<T>, S>(s, e, parts)
+                } else {
+                    grad::<O<T>, S>(s, e, target!(j, c), parts)
+                };
+                band.put(s, j, c, dx);
+            }
+            for i in j..(j + width).min(n) {
+                if !SOFT && counted >> i & 1 == 1 {
+                    // SAFETY: labels are class numbers.
+                    unsafe { band.element(0, i, batch.class[i]).write(gradient.entry[i]) };
+                }
+            }
+        }
+        // A row that does not count has zeros for parts; but its exponentials may be no numbers.
+        let mut blank = !counted & first_bits(n);
+        while blank != 0 {
+            let i = blank.trailing_zeros() as usize;
+            blank &= blank - 1;
+            for c in 0..len {
+                // SAFETY: `c < len`.
+                unsafe { band.element(0, i, c).write(T::default()) };
+            }
+        }
+        again & counted
     }
 }
