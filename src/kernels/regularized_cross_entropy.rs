@@ -434,11 +434,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             }
             let total = if SOFT { even } else { add_pairs(even, batch.part[i]) };
             if !SOFT {
-                let (p, _) = product_of::<O<T>>((O::<T>::to_f64(batch.label_e[i]), 0.0), inverse);
-                let others =
-                    if batch.label_x[i] < group.max[i] { 1.0 - p } else { group.others[i] * inverse.0 };
-                let entry = value(even) * p - batch.part[i].0 * others - share.0 * batch.weight[i];
-                let entry = entry * scale.0;
+                let entry = Self::label_entry(group, batch, i, even, share, scale);
                 gradient.entry[i] = if entry.is_nan() { T::Ops::NAN } else { O::<T>::from_f64(entry) };
             }
             let even_scale = product_of::<O<T>>(scale, share);
@@ -456,6 +452,35 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             (gradient.total[i], gradient.scale[i]) = (total, scale);
         }
         gradient
+    }
+
+    /// The label's entry of row `i`; for `f64` in pairs.
+    #[inline(always)]
+    fn label_entry(
+        group: &Group<T::Ops>,
+        batch: &Batch<T>,
+        i: usize,
+        even: (f64, f64),
+        share: (f64, f64),
+        scale: (f64, f64),
+    ) -> f64 {
+        let (inverse, part, weight) = (group.inverse_pair(i), batch.part[i], batch.weight[i]);
+        let e = T::Ops::to_f64(batch.label_e[i]);
+        let at_max = batch.label_x[i] >= group.max[i];
+        if !T::Ops::COMPENSATED {
+            let p = e * inverse.0;
+            let others = if at_max { group.others[i] * inverse.0 } else { 1.0 - p };
+            return (value(even) * p - part.0 * others - share.0 * weight) * scale.0;
+        }
+        let p = mul_pairs((e, 0.0), inverse);
+        let minus = |a: (f64, f64)| (-a.0, -a.1);
+        let minus_others = if at_max {
+            minus(mul_pairs((group.others[i], group.others_low[i]), inverse))
+        } else {
+            add_pairs(p, (-1.0, 0.0))
+        };
+        let own = add_pairs(mul_pairs(part, minus_others), minus(mul_pairs(share, (weight, 0.0))));
+        value(mul_pairs(add_pairs(mul_pairs(even, p), own), scale))
     }
 
     /// The probabilities' factor and the even part, if there is smoothing.
