@@ -153,7 +153,7 @@ pub(crate) unsafe fn normalize_view<T: Float>(
 /// As [`elementwise`].
 pub(crate) unsafe fn softmax_backward_view<T: Float>(shape: Shape, grad: View<T>, y: View<T>, out: View<T>) {
     // SAFETY: the caller's promise.
-    unsafe { elementwise(&SoftmaxBackward::<T::Ops>(PhantomData), shape, [grad, y], out) }
+    unsafe { backward_view(shape, grad, y, out, Normal::Softmax, Temperature::One) }
 }
 
 /// # Safety
@@ -165,7 +165,29 @@ pub(crate) unsafe fn log_softmax_backward_view<T: Float>(
     out: View<T>,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { elementwise(&LogSoftmaxBackward::<T::Ops>(PhantomData), shape, [grad, y], out) }
+    unsafe { backward_view(shape, grad, y, out, Normal::LogSoftmax, Temperature::One) }
+}
+
+/// The gradient of [`normalize_view`].
+///
+/// # Safety
+/// As [`elementwise`].
+pub(crate) unsafe fn backward_view<T: Float>(
+    shape: Shape,
+    grad: View<T>,
+    y: View<T>,
+    out: View<T>,
+    which: Normal,
+    temperature: Temperature,
+) {
+    let (x, element) = ([grad, y], PhantomData::<T::Ops>);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match which {
+            Normal::Softmax => elementwise(&SoftmaxBackward { temperature, element }, shape, x, out),
+            Normal::LogSoftmax => elementwise(&LogSoftmaxBackward { temperature, element }, shape, x, out),
+        }
+    }
 }
 
 /// # Safety

@@ -1252,6 +1252,7 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(cross_entropy, m)?,
         wrap_pyfunction!(cross_entropy_value_and_grad, m)?,
         wrap_pyfunction!(options::normalize, m)?,
+        wrap_pyfunction!(options::backward, m)?,
         wrap_pyfunction!(options::cross_entropy_with, m)?,
         wrap_pyfunction!(options::cross_entropy_with_value_and_grad, m)?,
         wrap_pyfunction!(mse_loss, m)?,

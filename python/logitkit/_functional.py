@@ -385,7 +385,12 @@ def logsumexp(
 
 
 def softmax_backward(
-    grad: ArrayLike, y: ArrayLike, axis: Axis = None, *, out: Array | None = None
+    grad: ArrayLike,
+    y: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: ArrayLike = _ONE,
+    out: Array | None = None,
 ) -> Floats:
     """Return the gradient of a loss with respect to x, from that with respect to softmax(x).
 
@@ -400,6 +405,8 @@ def softmax_backward(
         The softmax itself, as `softmax` returned it.
     axis : int or tuple of ints, optional
         As it was given to `softmax`.
+    temperature : float or array_like
+        As it was given to `softmax`; the gradient is divided by it.
     out : ndarray, optional
         Takes the result: of the shape of `y` and the dtype of the result. It may be `grad` or `y`.
 
@@ -414,8 +421,8 @@ def softmax_backward(
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if `axis` is
         no integer, or if `out` has another dtype than the result.
     ValueError
-        If the shapes of `grad` and `y` differ, if an axis is named twice, or if `out` is
-        read-only or has another shape.
+        If the shapes of `grad` and `y` differ, if an axis is named twice, if a temperature is not
+        positive and finite or does not broadcast, or if `out` is read-only or has another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
@@ -435,14 +442,23 @@ def softmax_backward(
     >>> lk.softmax_backward([0.0, 0.0, 1.0], y).round(4)
     array([-0.0599, -0.1628,  0.2227])
     """
-    result: Floats = _core.softmax_backward(grad, y, axis, out)
+    result: Floats
+    if temperature is not _ONE:
+        result = _normalize.backward_with(grad, y, axis, temperature, out, log=False)
+        return result
+    result = _core.softmax_backward(grad, y, axis, out)
     if result is NotImplemented:
         result = _normalize.softmax_backward(grad, y, axis, out)
     return result
 
 
 def log_softmax_backward(
-    grad: ArrayLike, y: ArrayLike, axis: Axis = None, *, out: Array | None = None
+    grad: ArrayLike,
+    y: ArrayLike,
+    axis: Axis = None,
+    *,
+    temperature: ArrayLike = _ONE,
+    out: Array | None = None,
 ) -> Floats:
     """Return the gradient of a loss with respect to x, from that with respect to log_softmax(x).
 
@@ -457,6 +473,8 @@ def log_softmax_backward(
         The log-softmax itself, as `log_softmax` returned it.
     axis : int or tuple of ints, optional
         As it was given to `log_softmax`.
+    temperature : float or array_like
+        As it was given to `log_softmax`; the gradient is divided by it.
     out : ndarray, optional
         Takes the result: of the shape of `y` and the dtype of the result. It may be `grad` or `y`.
 
@@ -471,8 +489,8 @@ def log_softmax_backward(
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if `axis` is
         no integer, or if `out` has another dtype than the result.
     ValueError
-        If the shapes of `grad` and `y` differ, if an axis is named twice, or if `out` is
-        read-only or has another shape.
+        If the shapes of `grad` and `y` differ, if an axis is named twice, if a temperature is not
+        positive and finite or does not broadcast, or if `out` is read-only or has another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
@@ -493,7 +511,11 @@ def log_softmax_backward(
     >>> lk.log_softmax_backward([0.0, 0.0, 1.0], y).round(4)
     array([-0.09  , -0.2447,  0.3348])
     """
-    result: Floats = _core.log_softmax_backward(grad, y, axis, out)
+    result: Floats
+    if temperature is not _ONE:
+        result = _normalize.backward_with(grad, y, axis, temperature, out, log=True)
+        return result
+    result = _core.log_softmax_backward(grad, y, axis, out)
     if result is NotImplemented:
         result = _normalize.log_softmax_backward(grad, y, axis, out)
     return result

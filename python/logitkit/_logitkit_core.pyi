@@ -36,6 +36,9 @@ def cross_entropy_value_and_grad(
 def normalize(
     x: object, axis: object, log: object, temperature: object, lse: object, out: object, /
 ) -> Any: ...
+def backward(
+    grad: object, y: object, axis: object, log: object, temperature: object, out: object, /
+) -> Any: ...
 def cross_entropy_with(
     logits: object,
     labels: object,

@@ -85,6 +85,38 @@ def logsumexp_backward(
     )
 
 
+def backward_with(
+    grad: object, y: object, axis: object, temperature_: object, out: object, *, log: bool
+) -> Any:
+    """The gradients of softmax and log_softmax with a temperature."""
+    shape = real_array(y, "y").shape
+    axes = class_axes(axis, len(shape))
+    temperature = checked_temperature(temperature_, shape or (1,), axes)
+    values = {"grad": grad, "y": y}
+    if not isinstance(temperature, np.ndarray):
+        return _along(
+            lambda grad, y, axis, out: _core.backward(grad, y, axis, log, temperature, out),
+            values,
+            axis,
+            out,
+        )
+    return _along(
+        lambda grad, y, rows, axis, out: _core.backward(
+            grad, y, axis, log, _row_numbers(rows, axis), out
+        ),
+        {**values, "temperature": temperature.reshape(reduced_shape(shape, axes, keepdims=False))},
+        axis,
+        out,
+        reduced=("temperature",),
+    )
+
+
+def _row_numbers(rows: Array, axis: int) -> Array | float:
+    """Numbers per row without the class axis, as the compiled module takes them."""
+    rows = np.ascontiguousarray(rows.squeeze(axis))
+    return rows if rows.ndim else float(rows)
+
+
 @silent
 def _along(
     core: Callable[..., Any],
@@ -100,7 +132,8 @@ def _along(
     `core` sees every array with all axes: those that it lacks for the caller have length 1.
     """
     arrays = {name: real_array(value, name) for name, value in values.items()}
-    dtype = result_dtype(*arrays.values())
+    # (Temperatures are float64 and have no say in the dtype.)
+    dtype = result_dtype(*(array for name, array in arrays.items() if name != "temperature"))
     lead_name = next(name for name in arrays if name not in reduced)
     shape = arrays[lead_name].shape
     axes = class_axes(axis, len(shape))
@@ -118,7 +151,9 @@ def _along(
     full = shape or (1,)
     kept = reduced_shape(full, axes, keepdims=True)
     operands = [
-        plain(array, work_dtype(dtype)).reshape(kept if name in reduced else full)
+        plain(array, array.dtype if name == "temperature" else work_dtype(dtype)).reshape(
+            kept if name in reduced else full
+        )
         for name, array in arrays.items()
     ]
     lead = operands[list(arrays).index(lead_name)]
@@ -208,10 +243,7 @@ def normalize_with(
         order, index = _arrangement(lead, axes)
         view = _arranged(lead, order, index, axes)
         if isinstance(temperature, np.ndarray):
-            temperature = _arranged(temperature, order, index, axes).squeeze(index)
-            temperature = (
-                np.ascontiguousarray(temperature) if temperature.ndim else float(temperature)
-            )
+            temperature = _row_numbers(_arranged(temperature, order, index, axes), index)
         y = _call(
             lambda view, out: _core.normalize(view, index, log, temperature, bool(return_lse), out),
             [view],

@@ -156,8 +156,11 @@ unsafe fn special_row<E: Element>(x: *const E::T, out: *mut E::T, len: usize) {
     }
 }
 
-/// `g - exp(y) sum g`; the operands are `(g, y)`.
-pub(crate) struct LogSoftmaxBackward<E>(pub(crate) PhantomData<E>);
+/// `g - exp(y) sum g`, divided by the temperature; the operands are `(g, y)`.
+pub(crate) struct LogSoftmaxBackward<E> {
+    pub(crate) temperature: Temperature,
+    pub(crate) element: PhantomData<E>,
+}
 
 /// `sum_c x_c` over a row, as a sum over logical lanes.
 struct RowTotal<E: Element> {
@@ -233,6 +236,20 @@ impl<E: Element> Map<E> for BackwardMap<E> {
     }
 }
 
+/// The same, times the reciprocal of a temperature.
+struct TemperedBackwardMap<E: Element> {
+    map: BackwardMap<E>,
+    cooling: E::T,
+}
+
+impl<E: Element> Map<E> for TemperedBackwardMap<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        E::mul(s, unsafe { self.map.at(s, i, n) }, E::splat(s, self.cooling))
+    }
+}
+
 impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     type E = E;
     const INPUTS: usize = 2;
@@ -248,7 +265,15 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
             let factor = minus_sum::<E>(s.call(RowTotal::<E> { x: g, len: rows.len, next }));
             let map = BackwardMap::<E> { g, y, factor };
             // SAFETY: the caller's promise.
-            unsafe { map::write_row(s, &map, rows.out(i), rows.len, rows.stream) };
+            unsafe {
+                if self.temperature.is_one() {
+                    map::write_row(s, &map, rows.out(i), rows.len, rows.stream);
+                } else {
+                    let cooling = self.temperature.cooling::<E>(rows.first + i);
+                    let map = TemperedBackwardMap { map, cooling };
+                    map::write_row(s, &map, rows.out(i), rows.len, rows.stream);
+                }
+            }
         }
     }
 
@@ -271,6 +296,7 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
                 let dx = backward::<E, S>(s, band.at(s, 0, j, c), band.at(s, 1, j, c), factor);
                 band.put(s, j, c, dx);
             }
+            self.temperature.cool_tile(s, band, j);
         }
         0
     }

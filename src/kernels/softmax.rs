@@ -137,8 +137,11 @@ pub(crate) fn scale_tile<E: Element, S: Simd>(s: S, band: &Band<E>, j: usize, fa
     }
 }
 
-/// `y (g - sum g y)`; the operands are `(g, y)`.
-pub(crate) struct SoftmaxBackward<E>(pub(crate) PhantomData<E>);
+/// `y (g - sum g y)`, divided by the temperature; the operands are `(g, y)`.
+pub(crate) struct SoftmaxBackward<E> {
+    pub(crate) temperature: Temperature,
+    pub(crate) element: PhantomData<E>,
+}
 
 /// `sum_c a_c b_c` over a row, as a sum over logical lanes.
 struct Dot<E: Element> {
@@ -189,6 +192,20 @@ impl<E: Element> Map<E> for BackwardMap<E> {
     }
 }
 
+/// The same, times the reciprocal of a temperature.
+struct TemperedMap<E: Element> {
+    map: BackwardMap<E>,
+    cooling: E::T,
+}
+
+impl<E: Element> Map<E> for TemperedMap<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        E::mul(s, unsafe { self.map.at(s, i, n) }, E::splat(s, self.cooling))
+    }
+}
+
 impl<E: Element> Kernel for SoftmaxBackward<E> {
     type E = E;
     const INPUTS: usize = 2;
@@ -201,8 +218,16 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
         for i in 0..rows.n {
             let (g, y) = (rows.x(0, i), rows.x(1, i));
             let dot = E::from_f64(s.call(Dot::<E> { a: g, b: y, len: rows.len, ahead: rows.ahead }));
+            let map = BackwardMap::<E> { g, y, dot };
             // SAFETY: the caller's promise.
-            unsafe { map::write_row(s, &BackwardMap::<E> { g, y, dot }, rows.out(i), rows.len, rows.stream) };
+            unsafe {
+                if self.temperature.is_one() {
+                    map::write_row(s, &map, rows.out(i), rows.len, rows.stream);
+                } else {
+                    let map = TemperedMap { map, cooling: self.temperature.cooling::<E>(rows.first + i) };
+                    map::write_row(s, &map, rows.out(i), rows.len, rows.stream);
+                }
+            }
         }
     }
 
@@ -217,6 +242,7 @@ impl<E: Element> Kernel for SoftmaxBackward<E> {
                 let dx = backward::<E, S>(s, band.at(s, 0, j, c), band.at(s, 1, j, c), dot);
                 band.put(s, j, c, dx);
             }
+            self.temperature.cool_tile(s, band, j);
         }
         0
     }

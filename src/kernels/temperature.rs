@@ -9,10 +9,12 @@
 //!
 //! where the first difference is exact (one fused multiply-add). Maxima, labels and shifts are those of the logits
 //! themselves: dividing by a positive number keeps their order.
-#![expect(unsafe_code, reason = "temperatures are read through strided views")]
+#![expect(unsafe_code, reason = "temperatures are read through strided views, vectors through pointers")]
 
 use crate::exact::divide_pair;
 use crate::float::Element;
+use crate::kernels::rowsum::MAX_WIDTH;
+use crate::lines::Band;
 use crate::math::exp_scaled_low;
 use crate::shape::View;
 use crate::simd::Simd;
@@ -45,6 +47,31 @@ impl Temperature {
             Temperature::All(t) => divide_pair(1.0, *t),
             // SAFETY: the view has an element for every row.
             Temperature::Rows(view, inner) => divide_pair(1.0, unsafe { view.row(row, *inner).read() }),
+        }
+    }
+}
+
+impl Temperature {
+    /// The reciprocal of a row's temperature, rounded.
+    #[inline(always)]
+    pub(crate) fn cooling<E: Element>(&self, row: usize) -> E::T {
+        E::from_f64(self.inverse(row).0)
+    }
+
+    /// Divides the results of rows `j..j + WIDTH` of a band.
+    #[inline(always)]
+    pub(crate) fn cool_tile<E: Element, S: Simd>(&self, s: S, band: &Band<E>, j: usize) {
+        if self.is_one() {
+            return;
+        }
+        let mut cooling = [E::ONE; MAX_WIDTH];
+        for i in 0..E::WIDTH.min(band.n - j) {
+            cooling[i] = self.cooling::<E>(band.first + j + i);
+        }
+        // SAFETY: the array holds a vector.
+        let cooling = unsafe { E::load(s, cooling.as_ptr()) };
+        for c in 0..band.len {
+            band.put(s, j, c, E::mul(s, band.at(s, 0, j, c), cooling));
         }
     }
 }

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the kernels take pointers")]
 
 use super::{
-    Answer, Array, Axis, DOUBLE, FLOAT, Object, Options, Sendable, View, axis_of, compute,
+    Answer, Array, Axis, DOUBLE, FLOAT, Object, Options, Sendable, View, axis_both, axis_of, compute,
     cross_entropy_grad_typed, cross_entropy_typed, declined, flag, ignored, is_batch_of, new_rows,
     reduction_of, scalar,
 };
@@ -118,6 +118,48 @@ fn normalize_typed<T: Float>(
         None => scalar(py, value)?,
     };
     Ok(PyTuple::new(py, [out, lse.into_bound(py)])?.into_any().unbind())
+}
+
+/// The gradient of [`normalize`] from its result.
+#[pyfunction]
+#[pyo3(signature = (grad, y, axis, log, temperature, out, /))]
+pub(super) fn backward(
+    py: Python<'_>,
+    grad: Object<'_, '_>,
+    y: Object<'_, '_>,
+    axis: Object<'_, '_>,
+    log: Object<'_, '_>,
+    temperature: Object<'_, '_>,
+    out: Object<'_, '_>,
+) -> Answer {
+    let y = plain!(py, Array::float(y));
+    let grad = plain!(py, y.same(grad));
+    let axis = plain!(py, axis_both(axis, &y, &grad));
+    let which = if plain!(py, flag(log)) { Normal::LogSoftmax } else { Normal::Softmax };
+    let temperature = plain!(py, temperature_of(temperature, &y, axis));
+    by_dtype!(y, backward_typed(py, &grad, &y, axis, which, temperature, out))
+}
+
+fn backward_typed<T: Float>(
+    py: Python<'_>,
+    grad: &Array<'_>,
+    y: &Array<'_>,
+    axis: Axis,
+    which: Normal,
+    temperature: Temperature,
+    out: Object<'_, '_>,
+) -> Answer {
+    let shape = y.shape(axis);
+    let (g, from) = (plain!(py, grad.view::<T>(axis)), plain!(py, y.view::<T>(axis)));
+    let fresh = out.is_none();
+    let out = output!(py, y, out, &[grad, y]);
+    let to = View { fresh, ..plain!(py, Array::new(&out).and_then(|out| out.view::<T>(axis))) };
+    let temperature = Sendable(temperature);
+    // SAFETY: views of nonempty arrays of one shape; the output is checked.
+    compute(py, shape.size(), || unsafe {
+        ops::backward_view(shape, g, from, to, which, { temperature }.0);
+    });
+    Ok(out.unbind())
 }
 
 #[pyfunction]

@@ -488,3 +488,48 @@ def test_optax_agrees_with_masks_of_rows() -> None:
     want = optax.softmax_cross_entropy_with_integer_labels(x, labels)
     got = lk.cross_entropy(x, labels, sample_weight=mask)
     np.testing.assert_allclose(got, np.asarray(want)[mask].mean(), rtol=1e-5)
+
+
+# --- Gradients of the normalisations -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("classes", [1, 3, 30, 500])
+def test_temperature_of_the_gradients(dtype: npt.DTypeLike, classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    y = lk.softmax(rng.normal(size=(21, classes)).astype(dtype), 1)
+    y_log = np.log(y)
+    grad = rng.normal(size=y.shape).astype(dtype)
+    temperature = rng.uniform(0.1, 4, 21)
+    t, g, long_y = temperature[:, None].astype(Long), grad.astype(Long), y.astype(Long)
+    bound = BOUND[y.dtype]
+
+    got = lk.softmax_backward(grad, y, 1, temperature=temperature)
+    want = long_y * (g - (g * long_y).sum(1, keepdims=True)) / t
+    unit = long_y * (np.abs(g) + np.abs(g * long_y).sum(1, keepdims=True)) / t
+    assert in_units(got, want, unit) <= bound
+    e = np.exp(y_log.astype(Long))
+    got_log = lk.log_softmax_backward(grad, y_log, 1, temperature=temperature)
+    total = g.sum(1, keepdims=True)
+    assert (
+        in_units(got_log, (g - e * total) / t, np.maximum(np.abs(g), e * np.abs(total)) / t)
+        <= bound
+    )
+
+    for f, result, saved in (
+        (lk.softmax_backward, got, y),
+        (lk.log_softmax_backward, got_log, y_log),
+    ):
+        np.testing.assert_array_equal(
+            f(np.asfortranarray(grad), saved, 1, temperature=temperature[:, None]), result
+        )
+        np.testing.assert_array_equal(f(grad.T, saved.T, 0, temperature=temperature), result.T)
+        for i in range(3):
+            np.testing.assert_array_equal(
+                f(grad[i], saved[i], temperature=temperature[i]), result[i]
+            )
+        out = saved.copy()
+        assert f(grad, out, (1,), temperature=temperature, out=out) is out
+        np.testing.assert_array_equal(out, result)
+        with pytest.raises(ValueError, match="temperature must be positive"):
+            f(grad, saved, 1, temperature=0.0)
