@@ -490,7 +490,7 @@ def test_optax_agrees_with_masks_of_rows() -> None:
     np.testing.assert_allclose(got, np.asarray(want)[mask].mean(), rtol=1e-5)
 
 
-# --- Gradients of the normalisations -----------------------------------------------------------------
+# --- Gradients of the normalisations ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
