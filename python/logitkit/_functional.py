@@ -135,14 +135,18 @@ def softmax(
     array([[0.5   , 0.5   ],
            [0.2689, 0.7311]], dtype=float32)
     """
-    plain = where is None and temperature is _ONE and dtype is None and return_lse is False
-    result: Any = _core.softmax(x, axis, out) if plain else NotImplemented
+    result: Any
+    if where is None and temperature is _ONE and dtype is None and return_lse is False:
+        result = _core.softmax(x, axis, out)
+        if result is NotImplemented:
+            result = _normalize.softmax(x, axis, out)
+        return result
+    result = NotImplemented
+    if where is None and dtype is None:
+        result = _core.normalize(x, axis, False, temperature, return_lse, out)
     if result is NotImplemented:
-        options = (where, temperature, dtype, out, return_lse)
-        result = (
-            _normalize.softmax(x, axis, out)
-            if plain
-            else _normalize.normalize_with(x, axis, *options, log=False)
+        result = _normalize.normalize_with(
+            x, axis, where, temperature, dtype, out, return_lse, log=False
         )
     return result
 
@@ -256,14 +260,18 @@ def log_softmax(
     >>> print(f"{lk.log_softmax([40.0, 0.0])[0]:.6e}")
     -4.248354e-18
     """
-    plain = where is None and temperature is _ONE and dtype is None and return_lse is False
-    result: Any = _core.log_softmax(x, axis, out) if plain else NotImplemented
+    result: Any
+    if where is None and temperature is _ONE and dtype is None and return_lse is False:
+        result = _core.log_softmax(x, axis, out)
+        if result is NotImplemented:
+            result = _normalize.log_softmax(x, axis, out)
+        return result
+    result = NotImplemented
+    if where is None and dtype is None:
+        result = _core.normalize(x, axis, True, temperature, return_lse, out)
     if result is NotImplemented:
-        options = (where, temperature, dtype, out, return_lse)
-        result = (
-            _normalize.log_softmax(x, axis, out)
-            if plain
-            else _normalize.normalize_with(x, axis, *options, log=True)
+        result = _normalize.normalize_with(
+            x, axis, where, temperature, dtype, out, return_lse, log=True
         )
     return result
 
@@ -444,7 +452,9 @@ def softmax_backward(
     """
     result: Floats
     if temperature is not _ONE:
-        result = _normalize.backward_with(grad, y, axis, temperature, out, log=False)
+        result = _core.backward(grad, y, axis, False, temperature, out)
+        if result is NotImplemented:
+            result = _normalize.backward_with(grad, y, axis, temperature, out, log=False)
         return result
     result = _core.softmax_backward(grad, y, axis, out)
     if result is NotImplemented:
@@ -513,7 +523,9 @@ def log_softmax_backward(
     """
     result: Floats
     if temperature is not _ONE:
-        result = _normalize.backward_with(grad, y, axis, temperature, out, log=True)
+        result = _core.backward(grad, y, axis, True, temperature, out)
+        if result is NotImplemented:
+            result = _normalize.backward_with(grad, y, axis, temperature, out, log=True)
         return result
     result = _core.log_softmax_backward(grad, y, axis, out)
     if result is NotImplemented:

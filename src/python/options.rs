@@ -14,27 +14,56 @@ use crate::ops::{self, Normal};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyTuple};
 
-/// A float64 array with a number for each row of `x`.
-fn row_numbers(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Option<View<f64>> {
-    let array = Array::new(object)?;
-    (array.type_num == DOUBLE && is_batch_of(&array, x, axis, false)).then(|| array.row_view(axis, false))?
+/// Whether an array is apart from an output, if there is one.
+fn is_apart(array: &Array<'_>, out: Object<'_, '_>) -> bool {
+    out.is_none() || Array::new(out).is_some_and(|out| out.is_apart(array))
 }
 
-/// None, a number, or a number for each row.
-fn temperature_of(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Option<Temperature> {
+/// A float64 array with a number for each row of `x`.
+fn row_numbers(object: Object<'_, '_>, x: &Array<'_>, axis: Axis, out: Object<'_, '_>) -> Option<View<f64>> {
+    let array = Array::new(object)?;
+    let fits = array.type_num == DOUBLE && is_batch_of(&array, x, axis, false) && is_apart(&array, out);
+    fits.then(|| array.row_view(axis, false))?
+}
+
+/// None, a number, or a number for each row: positive and finite.
+fn temperature_of(
+    object: Object<'_, '_>,
+    x: &Array<'_>,
+    axis: Axis,
+    out: Object<'_, '_>,
+) -> Option<Temperature> {
     if object.is_none() {
         return Some(Temperature::One);
     }
+    let fits = |t: f64| t > 0.0 && t.is_finite();
     if let Ok(number) = object.cast_exact::<PyFloat>() {
-        return Some(Temperature::All(number.value()));
+        let number = number.value();
+        return fits(number).then_some(if number == 1.0 {
+            Temperature::One
+        } else {
+            Temperature::All(number)
+        });
     }
-    Some(Temperature::Rows(row_numbers(object, x, axis)?, x.shape(axis).inner))
+    let (view, shape) = (row_numbers(object, x, axis, out)?, x.shape(axis));
+    // SAFETY: the view has a number for each row.
+    let all = (0..shape.batch()).all(|row| fits(unsafe { view.row(row, shape.inner).read() }));
+    all.then_some(Temperature::Rows(view, shape.inner))
 }
 
 /// The options of a cross-entropy: `(temperature, class_weight, sample_weight, label_smoothing, z_loss)`.
-fn options_of<T: Float>(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Option<Options<T>> {
+fn options_of<T: Float>(
+    object: Object<'_, '_>,
+    x: &Array<'_>,
+    axis: Axis,
+    out: Object<'_, '_>,
+) -> Option<Options<T>> {
     let options = object.cast_exact::<PyTuple>().ok()?;
     let item = |i: usize| options.get_item(i).ok();
+    let number = |i: usize, highest: f64| {
+        let number = item(i)?.cast_exact::<PyFloat>().ok()?.value();
+        (number >= 0.0 && number <= highest).then_some(number)
+    };
     let (class, sample) = (item(1)?, item(2)?);
     let class_weight = if class.is_none() {
         ClassWeight::ONE
@@ -42,7 +71,8 @@ fn options_of<T: Float>(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Op
         let array = Array::new(&class)?;
         let fits = array.type_num == x.type_num
             && array.dims == [x.shape(axis).len as isize]
-            && (array.strides[0] == array.item_size() || array.dims[0] == 1);
+            && (array.strides[0] == array.item_size() || array.dims[0] == 1)
+            && is_apart(&array, out);
         if !fits {
             return None;
         }
@@ -52,14 +82,14 @@ fn options_of<T: Float>(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Op
     let sample_weight = if sample.is_none() {
         SampleWeight::One
     } else {
-        SampleWeight::Rows(row_numbers(&sample, x, axis)?, x.shape(axis).inner)
+        SampleWeight::Rows(row_numbers(&sample, x, axis, out)?, x.shape(axis).inner)
     };
     Some(Options {
-        temperature: temperature_of(&item(0)?, x, axis)?,
+        temperature: temperature_of(&item(0)?, x, axis, out)?,
         class_weight,
         sample_weight,
-        smoothing: item(3)?.extract().ok()?,
-        z_loss: item(4)?.extract().ok()?,
+        smoothing: number(3, 1.0)?,
+        z_loss: number(4, f64::MAX)?,
     })
 }
 
@@ -78,7 +108,7 @@ pub(super) fn normalize(
     let x = plain!(py, Array::float(x));
     let axis = plain!(py, axis_of(axis, &x));
     let which = if plain!(py, flag(log)) { Normal::LogSoftmax } else { Normal::Softmax };
-    let temperature = plain!(py, temperature_of(temperature, &x, axis));
+    let temperature = plain!(py, temperature_of(temperature, &x, axis, out));
     let lse = plain!(py, flag(lse));
     by_dtype!(x, normalize_typed(py, &x, axis, which, temperature, lse, out))
 }
@@ -136,7 +166,7 @@ pub(super) fn backward(
     let grad = plain!(py, y.same(grad));
     let axis = plain!(py, axis_both(axis, &y, &grad));
     let which = if plain!(py, flag(log)) { Normal::LogSoftmax } else { Normal::Softmax };
-    let temperature = plain!(py, temperature_of(temperature, &y, axis));
+    let temperature = plain!(py, temperature_of(temperature, &y, axis, out));
     by_dtype!(y, backward_typed(py, &grad, &y, axis, which, temperature, out))
 }
 
@@ -175,13 +205,13 @@ pub(super) fn cross_entropy_with(
     options: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits));
+    let x = plain!(py, Array::float(logits).filter(|_| !axis.is_none()));
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
     macro_rules! typed {
         ($t:ty) => {{
-            let options = plain!(py, options_of::<$t>(options, &x, axis));
+            let options = plain!(py, options_of::<$t>(options, &x, axis, out));
             cross_entropy_typed::<$t>(py, &x, labels, axis, ignore, how, options, out)
         }};
     }
@@ -202,13 +232,13 @@ pub(super) fn cross_entropy_with_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits));
+    let x = plain!(py, Array::float(logits).filter(|_| !axis.is_none()));
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
     macro_rules! typed {
         ($t:ty) => {{
-            let options = plain!(py, options_of::<$t>(options, &x, axis));
+            let options = plain!(py, options_of::<$t>(options, &x, axis, grad_out));
             cross_entropy_grad_typed::<$t>(py, &x, labels, axis, ignore, how, options, grad_output, grad_out)
         }};
     }
