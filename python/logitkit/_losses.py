@@ -178,17 +178,17 @@ def cross_entropy(
         if result is NotImplemented:
             result = _normalize.cross_entropy(logits, labels, axis, ignore_index, reduction, out)
         return result
-    options: dict[str, object] = {
-        "class_weight": class_weight,
-        "sample_weight": sample_weight,
-        "label_smoothing": label_smoothing,
-        "temperature": temperature,
-        "z_loss": z_loss,
-        "dtype": dtype,
-    }
-    return _normalize.cross_entropy_with(
-        logits, labels, axis, ignore_index, reduction, options, out
-    )
+    options = (temperature, class_weight, sample_weight, label_smoothing, z_loss)
+    result = NotImplemented
+    if dtype is None:
+        result = _core.cross_entropy_with(
+            logits, labels, axis, ignore_index, reduction, options, out
+        )
+    if result is NotImplemented:
+        result = _normalize.cross_entropy_with(
+            logits, labels, axis, ignore_index, reduction, options, dtype, out
+        )
+    return result
 
 
 @overload
@@ -323,16 +323,15 @@ temperature, z_loss, dtype
                 logits, labels, axis, ignore_index, reduction, grad_output, grad_out
             )
         return result
-    options: dict[str, object] = {
-        "class_weight": class_weight,
-        "sample_weight": sample_weight,
-        "label_smoothing": label_smoothing,
-        "temperature": temperature,
-        "z_loss": z_loss,
-        "dtype": dtype,
-    }
+    options = (temperature, class_weight, sample_weight, label_smoothing, z_loss)
+    if dtype is None:
+        result = _core.cross_entropy_with_value_and_grad(
+            logits, labels, axis, ignore_index, reduction, options, grad_output, grad_out
+        )
+        if result is not NotImplemented:
+            return result
     return _normalize.cross_entropy_with_value_and_grad(
-        logits, labels, axis, ignore_index, reduction, options, grad_output, grad_out
+        logits, labels, axis, ignore_index, reduction, options, dtype, grad_output, grad_out
     )
 
 

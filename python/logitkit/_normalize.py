@@ -313,10 +313,11 @@ def cross_entropy_with(
     axis: object,
     ignore_index: object,
     reduction: object,
-    options: dict[str, object],
+    options: tuple[object, ...],
+    dtype: object,
     out: object,
 ) -> Any:
-    loss, arguments = _with_options(logits, labels, axis, ignore_index, reduction, **options)
+    loss, arguments = _with_options(logits, labels, axis, ignore_index, reduction, options, dtype)
     return _value(lambda x, t, out: _core.cross_entropy_with(x, t, *arguments, out), loss, out)
 
 
@@ -326,11 +327,12 @@ def cross_entropy_with_value_and_grad(
     axis: object,
     ignore_index: object,
     reduction: object,
-    options: dict[str, object],
+    options: tuple[object, ...],
+    dtype: object,
     grad_output: object,
     grad_out: object,
 ) -> tuple[Any, Any]:
-    loss, arguments = _with_options(logits, labels, axis, ignore_index, reduction, **options)
+    loss, arguments = _with_options(logits, labels, axis, ignore_index, reduction, options, dtype)
     return _value_and_grad(
         lambda x, t, factor, out: _core.cross_entropy_with_value_and_grad(
             x, t, *arguments, factor, out
@@ -348,15 +350,11 @@ def _with_options(
     axis_: object,
     ignore_index_: object,
     reduction_: object,
-    *,
-    class_weight: object,
-    sample_weight: object,
-    label_smoothing: object,
-    temperature: object,
-    z_loss: object,
+    options_: tuple[object, ...],
     dtype: object,
 ) -> tuple[_Loss, tuple[Any, ...]]:
     """The loss, and the compiled module's arguments with all options."""
+    temperature, class_weight, sample_weight, label_smoothing, z_loss = options_
     loss, (core_axis, ignore_index, reduction) = _classification(
         "logits", logits_, labels_, axis_, ignore_index_, reduction_, checked_dtype(dtype)
     )

@@ -21,7 +21,7 @@ def checked_dtype(dtype: object) -> np.dtype[Any] | None:
     """The native dtype that a `dtype` argument names."""
     if dtype is None:
         return None
-    wanted = np.dtype(dtype).newbyteorder("=")  # type: ignore[call-overload]
+    wanted: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")  # type: ignore[call-overload]
     if (wanted.kind == "f" and wanted.itemsize <= 8) or wanted.name == "bfloat16":
         return wanted
     raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
