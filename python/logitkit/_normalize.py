@@ -352,7 +352,7 @@ def _with_options(
     reduction_: object,
     options_: tuple[object, ...],
     dtype: object,
-) -> tuple[_Loss, tuple[Any, ...]]:
+) -> tuple[_Loss, tuple[int, int | None, Reduction, tuple[Any, ...]]]:
     """The loss, and the compiled module's arguments with all options."""
     temperature, class_weight, sample_weight, label_smoothing, z_loss = options_
     loss, (core_axis, ignore_index, reduction) = _classification(
