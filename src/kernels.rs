@@ -13,3 +13,5 @@ mod price;
 pub(crate) mod rowsum;
 pub(crate) mod soft_cross_entropy;
 pub(crate) mod softmax;
+pub(crate) mod token_logprobs;
+pub(crate) mod top_k;

@@ -23,6 +23,8 @@ use crate::sums::{Reduction, Sum, Sums};
 use std::marker::PhantomData;
 use std::ops::Range;
 
+pub(crate) mod evaluation;
+
 /// Work below this many elements stays on the caller's thread.
 pub(crate) const SERIAL: usize = 100_000;
 /// Outputs from this size on are written past the caches.

@@ -62,6 +62,9 @@ macro_rules! by_dtype {
     };
 }
 
+// (Behind the macros that it uses.)
+mod evaluation;
+
 /// The C structure of an exact, native, aligned `ndarray`.
 #[derive(Clone, Copy)]
 struct Array<'a> {
@@ -1240,6 +1243,8 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(mse_loss, m)?,
         wrap_pyfunction!(mse_loss_value_and_grad, m)?,
         wrap_pyfunction!(classification_error, m)?,
+        wrap_pyfunction!(evaluation::token_logprobs, m)?,
+        wrap_pyfunction!(evaluation::top_k_logprobs, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

@@ -7,12 +7,24 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Array", "ArrayLike", "Axis", "Floats", "Reduction", "Scalar", "ScalarOrFloats"]
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "Axis",
+    "Floats",
+    "Indices",
+    "Reduction",
+    "Scalar",
+    "ScalarOrBools",
+    "ScalarOrFloats",
+]
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.floating[Any]]
+Indices: TypeAlias = NDArray[np.int64]
 Scalar: TypeAlias = np.floating[Any]
 # A scalar where no axis is left, else an array. Any, as in NumPy's own stubs: neither needs a cast.
 ScalarOrFloats: TypeAlias = Any
+ScalarOrBools: TypeAlias = Any
 Axis: TypeAlias = int | tuple[int, ...] | None
 Reduction: TypeAlias = Literal["mean", "sum", "none"]

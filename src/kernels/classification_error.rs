@@ -19,10 +19,10 @@ pub(crate) struct ClassificationError<E> {
 }
 
 /// Whether any of `len` elements is NaN, above `value`, or, when `STRICT`, equal to it.
-struct Beats<E: Element, const STRICT: bool> {
-    x: *const E::T,
-    len: usize,
-    value: E::T,
+pub(crate) struct Beats<E: Element, const STRICT: bool> {
+    pub(crate) x: *const E::T,
+    pub(crate) len: usize,
+    pub(crate) value: E::T,
 }
 
 impl<E: Element, const STRICT: bool> Task for Beats<E, STRICT> {

@@ -96,6 +96,18 @@ def classification_error(b: Batch) -> tuple[Any, ...]:
     return (lk.classification_error(b.x, b.labels, axis=b.axis, reduction="none"),)
 
 
+def token_logprobs(b: Batch) -> tuple[Any, ...]:
+    return lk.token_logprobs(b.x, b.labels, axis=b.axis)
+
+
+def top_k_logprobs(b: Batch) -> tuple[Any, ...]:
+    return lk.top_k_logprobs(b.x, min(5, b.x.shape[b.axis]), axis=b.axis)
+
+
+def top_half_logprobs(b: Batch) -> tuple[Any, ...]:
+    return lk.top_k_logprobs(b.x, (b.x.shape[b.axis] + 1) // 2, axis=b.axis)
+
+
 def cross_entropy_mean(b: Batch) -> tuple[Any, ...]:
     return lk.cross_entropy_value_and_grad(b.x, b.labels, axis=b.axis)
 
@@ -143,6 +155,9 @@ ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
         mse_loss,
         mse_loss_value_and_grad,
         classification_error,
+        token_logprobs,
+        top_k_logprobs,
+        top_half_logprobs,
     )
 }
 """Operations whose results for a row depend on that row alone."""

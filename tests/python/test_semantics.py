@@ -57,6 +57,8 @@ SIGNATURES = {
         "(pred, target, *, reduction='mean', grad_output=None, grad_out=None)"
     ),
     "classification_error": ("(scores, labels, *, axis=-1, ignore_index=-100, reduction='mean')"),
+    "token_logprobs": "(logits, labels, *, axis=-1, ignore_index=-100)",
+    "top_k_logprobs": "(logits, k, *, axis=-1)",
     "get_num_threads": "()",
     "set_num_threads": "(n)",
     "threads": "(n)",
