@@ -38,7 +38,13 @@ def mse_loss_value_and_grad(
     pred: object, target: object, reduction: object, grad_output: object, grad_out: object, /
 ) -> Any: ...
 def classification_error(
-    scores: object, labels: object, axis: object, ignore_index: object, reduction: object, /
+    scores: object,
+    labels: object,
+    axis: object,
+    sample_weight: object,
+    ignore_index: object,
+    reduction: object,
+    /,
 ) -> Any: ...
 def token_logprobs(
     logits: object, labels: object, axis: object, ignore_index: object, /

@@ -132,6 +132,11 @@ def classification_error_mean(b: Batch) -> tuple[Any, ...]:
     return (lk.classification_error(b.x, b.labels, axis=b.axis),)
 
 
+def classification_error_weighted(b: Batch) -> tuple[Any, ...]:
+    weight = np.abs(np.nan_to_num(b.other.take(0, axis=b.axis))).astype(np.float64)
+    return (lk.classification_error(b.x, b.labels, axis=b.axis, sample_weight=weight),)
+
+
 def softmax_whole(b: Batch) -> tuple[Any, ...]:
     return (lk.softmax(b.x),)
 
@@ -171,6 +176,7 @@ ALL = ROW_BY_ROW | {
         mse_mean,
         mse_sum,
         classification_error_mean,
+        classification_error_weighted,
         softmax_whole,
         logsumexp_whole,
     )

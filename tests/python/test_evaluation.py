@@ -618,6 +618,163 @@ def test_never_warns_and_ignores_errstate(dtype: Any) -> None:
             lk.top_k_logprobs(x.tolist(), 4)
 
 
+# --- the classification error with weights --------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize(("shape", "axis"), [*SHAPES, ((30_011, 3), 1), ((5, 7001), 0)])
+def test_sample_weight(
+    shape: tuple[int, ...], axis: int, dtype: Any, rng: np.random.Generator
+) -> None:
+    """The weighted share, sum and rows against longdouble; ignored rows have no weight."""
+    x = rng.normal(0, 3, shape).astype(dtype).round(1)
+    batch = tuple(np.delete(shape, axis))
+    labels = np.asarray(np.where(rng.random(batch) < 0.5, np.argmax(x, axis), 0))
+    weight = np.asarray(rng.exponential(1, batch) * 10.0 ** rng.integers(-9, 9, batch))
+    weight = np.where(rng.random(batch) < 0.2, 0, weight)
+    kept = np.asarray(rng.random(batch) < 0.9)
+    error = ref.classification_error(x, labels, axis)
+    wide = np.where(kept, weight, 0).astype(ref.WIDE)
+    given = np.where(kept, labels, -100)
+    f, options = lk.classification_error, {"axis": axis, "sample_weight": weight}
+    rows = f(x, given, reduction="none", **options)
+    np.testing.assert_array_equal(rows, error * wide)
+    assert np.asarray(rows).dtype == np.float64
+    ref.assert_close(f(x, given, reduction="sum", **options), np.sum(error * wide), 2)
+    with np.errstate(invalid="ignore"):
+        ref.assert_close(f(x, given, **options), np.sum(error * wide) / np.sum(wide), 2)
+
+
+def test_weights_of_one_change_nothing(rng: np.random.Generator) -> None:
+    x, labels = rng.normal(0, 3, (5003, 7)), rng.integers(0, 7, 5003)
+    labels[::5] = -100
+    for reduction in ("mean", "sum", "none"):
+        want = lk.classification_error(x, labels, reduction=reduction)
+        for weight in (1, 1.0, [1], np.ones(5003), np.ones(5003, "f4"), np.ones(1, int), True):
+            got = lk.classification_error(x, labels, sample_weight=weight, reduction=reduction)
+            assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (6, 1), (1, 7), (6, 7), (1, 1)])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", ">f8"])
+def test_sample_weight_broadcasts(
+    shape: tuple[int, ...], dtype: str, rng: np.random.Generator
+) -> None:
+    x, labels = rng.normal(0, 3, (6, 4, 7)), rng.integers(0, 4, (6, 7))
+    weight = np.asarray(rng.integers(0, 9, shape)).astype(dtype)
+    full = np.broadcast_to(weight, (6, 7)).astype(np.float64)
+    for reduction in ("mean", "sum", "none"):
+        want = lk.classification_error(x, labels, axis=1, sample_weight=full, reduction=reduction)
+        for given in (weight, np.broadcast_to(weight, (6, 7)), weight.tolist()):
+            got = lk.classification_error(
+                x, labels, axis=1, sample_weight=given, reduction=reduction
+            )
+            assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("layout", layouts.ALL)
+def test_layouts_of_sample_weight(layout: str, rng: np.random.Generator) -> None:
+    change = layouts.ALL[layout]
+    for shape, axis in (((40, 5), 1), ((4, 6, 20, 3), 1), ((7, 30, 2), 0), ((3, 50, 60), 2)):
+        x, batch = rng.normal(0, 3, shape), np.delete(shape, axis)
+        labels, weight = rng.integers(0, shape[axis], batch), rng.uniform(0, 1, batch)
+        for reduction in ("mean", "sum", "none"):
+            options: dict[str, Any] = {"axis": axis, "reduction": reduction}
+            want = lk.classification_error(x, labels, sample_weight=weight, **options)
+            for a in (x, change(x)):
+                got = lk.classification_error(a, labels, sample_weight=change(weight), **options)
+                assert_same_bits(got, want, layout)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, 7.0])
+def test_a_row_of_weight_zero_contributes_nothing(value: float) -> None:
+    x = np.full((5, 30), value)
+    x[0] = np.arange(30)
+    labels, weight = [0, 3, 3, -100, 3], [2.0, 0.0, 0.0, 5.0, 0.0]
+    for axis, a in ((1, x), (0, x.T.copy())):
+        f, options = lk.classification_error, {"axis": axis, "sample_weight": weight}
+        assert f(a, labels, reduction="sum", **options) == 2
+        assert f(a, labels, **options) == 1
+        assert f(a, labels, reduction="none", **options).tolist() == [2, 0, 0, 0, 0]
+
+
+def test_weights_that_sum_to_zero() -> None:
+    x, labels = np.eye(4), [0, 1, 3, 3]
+    for weight in (0, [0, 0, 0, 0], [1, -1, 2, -2], [0.0, -0.0, 0.0, 0.0]):
+        result = lk.classification_error(x, labels, sample_weight=weight)
+        assert_same_bits(result, np.float64(NAN))
+    assert np.isnan(lk.classification_error(x, [0, -100, 3, 3], sample_weight=[0, 1, 0, 0]))
+    assert np.isnan(lk.classification_error(x, [-100] * 4, sample_weight=1))
+    assert lk.classification_error(x, [-100] * 4, sample_weight=1, reduction="sum") == 0
+    empty = np.empty((0, 4)), np.empty(0, int)
+    assert np.isnan(lk.classification_error(*empty, sample_weight=np.empty(0)))
+    assert lk.classification_error(*empty, sample_weight=1, reduction="sum") == 0
+
+
+def test_extreme_weights() -> None:
+    """Sums of weights may leave the range where the share does not."""
+    x, labels = np.eye(4), [0, 0, 2, 0]
+    for size in (np.finfo(float).max, 5e-324, 1e-310):
+        assert lk.classification_error(x, labels, sample_weight=[size] * 4) == 0.5
+    assert lk.classification_error(x, labels, sample_weight=[1, 1e300, 1, 1e-300]) == 1
+    for weight in ([1, NAN, 1, 1], [1, -NAN, 1, 1]):
+        rows = lk.classification_error(x, labels, sample_weight=weight, reduction="none")
+        assert_same_bits(rows, np.array([0, NAN, 0, 1]))
+        assert_same_bits(lk.classification_error(x, labels, sample_weight=weight), np.float64(NAN))
+
+
+def test_sample_weight_of_one_row() -> None:
+    for x in (np.array([0.0, 1, 2]), [0.0, 1, 2]):
+        for weight in (3, 3.0, np.array(3.0), np.float32(3)):
+            got = lk.classification_error(x, 0, sample_weight=weight, reduction="none")
+            assert_same_bits(got, np.float64(3))
+            assert lk.classification_error(x, 0, sample_weight=weight) == 1
+        with pytest.raises(ValueError, match=r"sample_weight has shape \(1,\)"):
+            lk.classification_error(x, 0, sample_weight=[1])
+
+
+@pytest.mark.usefixtures("keep_settings")
+def test_levels_and_threads_of_sample_weight(rng: np.random.Generator) -> None:
+    x, labels = rng.normal(0, 3, (100_003, 5)).astype(np.float32), rng.integers(0, 5, 100_003)
+    weight = rng.exponential(1, 100_003) * 10.0 ** rng.integers(-9, 9, 100_003)
+    with lk.threads(1):
+        want = lk.classification_error(x, labels, sample_weight=weight)
+    for level in core.simd_levels():
+        core.set_simd_level(level)
+        for count in (1, 2, 3):
+            with lk.threads(count):
+                got = lk.classification_error(x, labels, sample_weight=weight)
+                assert_same_bits(got, want, f"{level}, {count} threads")
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), (3, 4), (0,)])
+def test_sample_weight_that_does_not_broadcast(shape: tuple[int, ...]) -> None:
+    shown = rf"sample_weight has shape {re.escape(str(shape))}, .* {re.escape('(3,)')}"
+    for x in (np.eye(3, 4), np.eye(3, 4).tolist()):
+        with pytest.raises(ValueError, match=shown):
+            lk.classification_error(x, [0, 1, 2], sample_weight=np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        np.ones(3, complex),
+        np.ones(3, object),
+        np.ma.masked_array(np.ones(3)),
+        ["a", "b", "c"],
+        np.ones(3, np.clongdouble),
+    ],
+)
+def test_sample_weight_that_is_no_number(weight: Any) -> None:
+    with pytest.raises(TypeError, match="sample_weight"):
+        lk.classification_error(np.eye(3), [0, 1, 2], sample_weight=weight)
+
+
+def test_a_wrong_label_beside_weights() -> None:
+    with pytest.raises(IndexError, match=r"labels\[1\] is 9"):
+        lk.classification_error(np.eye(3), [0, 9, 2], sample_weight=np.ones(3))
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 X = np.arange(12.0).reshape(3, 4)
