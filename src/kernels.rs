@@ -15,4 +15,6 @@ pub(crate) mod rowsum;
 pub(crate) mod soft_cross_entropy;
 pub(crate) mod softmax;
 pub(crate) mod temperature;
+pub(crate) mod token_logprobs;
+pub(crate) mod top_k;
 pub(crate) mod weights;

@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::exact::{divide_by_pair, ldexp, value};
 use crate::float::{Element, Float};
-use crate::kernels::classification_error::ClassificationError;
+use crate::kernels::classification_error::{ClassificationError, CountedWeights, Weights};
 use crate::kernels::cross_entropy::CrossEntropy;
 use crate::kernels::labels::{LabelType, Labels};
 use crate::kernels::log_softmax::{LogSoftmax, LogSoftmaxBackward};
@@ -25,6 +25,8 @@ use crate::simd::dispatch;
 use crate::sums::{Reduction, Sum, Sums};
 use std::marker::PhantomData;
 use std::ops::Range;
+
+pub(crate) mod evaluation;
 
 /// Work below this many elements stays on the caller's thread.
 pub(crate) const SERIAL: usize = 100_000;
@@ -363,7 +365,8 @@ pub(crate) unsafe fn cross_entropy_view<T: Float>(
     })
 }
 
-/// The classification error; per row into `rows` if given.
+/// The classification error, each row times its weight if there are weights; per row into `rows` if given. `Mean`
+/// divides by the number of counted rows, or the sum of their weights: NaN if that is zero.
 ///
 /// # Safety
 /// As [`cross_entropy_view`].
@@ -371,11 +374,13 @@ pub(crate) unsafe fn classification_error_view<T: Float>(
     shape: Shape,
     x: View<T>,
     labels: Labels,
+    weights: Option<View<f64>>,
     reduction: Reduction,
     rows: Option<View<f64>>,
 ) -> Result<f64, Error> {
     let count = labels.check(shape.batch())?;
-    let kernel = ClassificationError::<T::Ops> { labels, element: PhantomData };
+    let weights = weights.map(|view| Weights { view, inner: shape.inner });
+    let kernel = ClassificationError::<T::Ops> { labels, weights, element: PhantomData };
     let plan = |per_row| Plan { shape, x: [x, x], out: x, per_row, stream: false };
     Ok(match rows {
         Some(rows) => {
@@ -385,9 +390,23 @@ pub(crate) unsafe fn classification_error_view<T: Float>(
         None => {
             let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
             run(&kernel, &plan(PerRow::Sums(&sums)));
-            sums.total().reduced(reduction, count)
+            match weights {
+                Some(weights) if reduction == Reduction::Mean => {
+                    sums.total().over(weight_of_counted(shape, labels, weights))
+                }
+                _ => sums.total().reduced(reduction, count),
+            }
         }
     })
+}
+
+/// The sum of the weights of the rows that are not ignored.
+fn weight_of_counted(shape: Shape, labels: Labels, weights: Weights) -> Sum {
+    let (shape, x) = (Shape { len: 1, ..shape }, weights.view);
+    let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
+    let plan = Plan { shape, x: [x, x], out: x, per_row: PerRow::Sums(&sums), stream: false };
+    run(&CountedWeights { labels, weights }, &plan);
+    sums.total()
 }
 
 /// A pointer that threads may share; each touches its own part.
@@ -956,7 +975,7 @@ pub fn classification_error<T: Float, L: Label>(
     wants("classes", classes.len(), shape.batch())?;
     let labels = labels(classes, shape, ignore);
     // SAFETY: the slices have the sizes needed.
-    unsafe { classification_error_view(shape, input(scores, shape), labels, reduction, None) }
+    unsafe { classification_error_view(shape, input(scores, shape), labels, None, reduction, None) }
 }
 
 /// Rounds a result; NaN becomes the canonical one.

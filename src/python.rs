@@ -62,6 +62,9 @@ macro_rules! by_dtype {
     };
 }
 
+// (Behind the macros that it uses.)
+mod evaluation;
+
 /// The C structure of an exact, native, aligned `ndarray`.
 #[derive(Clone, Copy)]
 struct Array<'a> {
@@ -1034,12 +1037,13 @@ fn mse_grad_typed<T: Float>(
 }
 
 #[pyfunction]
-#[pyo3(signature = (scores, labels, axis, ignore_index, reduction, /))]
+#[pyo3(signature = (scores, labels, axis, sample_weight, ignore_index, reduction, /))]
 fn classification_error(
     py: Python<'_>,
     scores: Object<'_, '_>,
     labels: Object<'_, '_>,
     axis: Object<'_, '_>,
+    sample_weight: Object<'_, '_>,
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
 ) -> Answer {
@@ -1050,7 +1054,14 @@ fn classification_error(
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
-    by_dtype!(x, classification_error_typed(py, &x, labels, axis, ignore, how))
+    let weights = if sample_weight.is_none() {
+        None
+    } else {
+        let fits = |w: &Array<'_>| w.type_num == DOUBLE && is_batch_of(w, &x, axis, false);
+        let weights = Array::new(sample_weight).filter(fits);
+        Some(plain!(py, weights.and_then(|weights| weights.row_view::<f64>(axis, false))))
+    };
+    by_dtype!(x, classification_error_typed(py, &x, labels, axis, weights, ignore, how))
 }
 
 fn classification_error_typed<T: Float>(
@@ -1058,6 +1069,7 @@ fn classification_error_typed<T: Float>(
     x: &Array<'_>,
     labels: Object<'_, '_>,
     axis: Axis,
+    weights: Option<View<f64>>,
     ignore: Option<i64>,
     how: How,
 ) -> Answer {
@@ -1077,7 +1089,7 @@ fn classification_error_typed<T: Float>(
     };
     // SAFETY: views of arrays of matching shapes; the output is new.
     let result = compute(py, shape.size(), || unsafe {
-        classification_error_view(shape, from, labels, reduction, view)
+        classification_error_view(shape, from, labels, weights, reduction, view)
     });
     let error = result.map_err(|error| label_error(&error, x, axis, ignore))?;
     match rows {
@@ -1258,6 +1270,8 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(mse_loss, m)?,
         wrap_pyfunction!(mse_loss_value_and_grad, m)?,
         wrap_pyfunction!(classification_error, m)?,
+        wrap_pyfunction!(evaluation::token_logprobs, m)?,
+        wrap_pyfunction!(evaluation::top_k_logprobs, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

@@ -54,6 +54,14 @@ impl Sum {
         if result.is_nan() { f64::NAN } else { result }
     }
 
+    /// The quotient of two sums within two units in the last place; NaN where the divisor is zero, and the positive NaN
+    /// where there is none.
+    pub(crate) fn over(self, divisor: Sum) -> f64 {
+        let (a, b) = (value((self.high, self.low)), value((divisor.high, divisor.low)));
+        let result = ldexp(a / b, self.exponent - divisor.exponent);
+        if result.is_nan() || b == 0.0 { f64::NAN } else { result }
+    }
+
     fn mean(self, (count, count_low): (f64, f64)) -> f64 {
         let (high, low) = if self.high.is_finite() { two_sum(self.high, self.low) } else { (self.high, 0.0) };
         let sum = Sum { high, low, ..self };
@@ -136,6 +144,19 @@ mod tests {
         assert_eq!(mean(&[], 0).to_bits(), f64::NAN.to_bits());
         // A third has no short form: the rounded quotient of the exact sum.
         assert_eq!(mean(&[1.0, 2f64.powi(-53)], 3), 1.0 / 3.0 + 2f64.powi(-54));
+    }
+
+    #[test]
+    fn quotients() {
+        let sum = |high: f64, low: f64, exponent: i32| Sum::new((high, low), exponent);
+        assert_eq!(sum(1.0, 0.0, 0).over(sum(3.0, 0.0, 0)), 1.0 / 3.0);
+        assert_eq!(sum(f64::MAX, 0.0, ROOM).over(sum(f64::MAX / 2.0, 0.0, ROOM)), 2.0);
+        assert_eq!(sum(5e-324, 0.0, 0).over(sum(2e-323, 0.0, 0)), 0.25);
+        assert_eq!(sum(f64::MAX, 0.0, 0).over(sum(1.0, 0.0, ROOM)), f64::MAX / 2f64.powi(ROOM));
+        for (a, b) in [(0.0, 0.0), (1.0, 0.0), (1.0, -0.0), (f64::INFINITY, f64::INFINITY), (-f64::NAN, 1.0)]
+        {
+            assert_eq!(sum(a, 0.0, 0).over(sum(b, 0.0, 0)).to_bits(), f64::NAN.to_bits(), "{a} / {b}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ Their gradients, from saved values
 Losses, alone or with their gradient in one pass
     `cross_entropy`, `cross_entropy_value_and_grad`, `mse_loss`, `mse_loss_value_and_grad`
 Evaluation
-    `classification_error`
+    `classification_error`, `token_logprobs`, `top_k_logprobs`
 Control
     `get_num_threads`, `set_num_threads`, `threads`, `simd_level`, `show_config`
 
@@ -31,6 +31,7 @@ Examples
 """
 
 from ._control import get_num_threads, set_num_threads, show_config, simd_level, threads
+from ._evaluation import token_logprobs, top_k_logprobs
 from ._functional import (
     log_softmax,
     log_softmax_backward,
@@ -66,4 +67,6 @@ __all__ = [
     "softmax",
     "softmax_backward",
     "threads",
+    "token_logprobs",
+    "top_k_logprobs",
 ]

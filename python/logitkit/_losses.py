@@ -505,6 +505,7 @@ def classification_error(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Scalar: ...
@@ -514,6 +515,7 @@ def classification_error(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
     reduction: str,
 ) -> ScalarOrFloats: ...
@@ -522,12 +524,13 @@ def classification_error(
     labels: ArrayLike,
     *,
     axis: int = -1,
+    sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
     reduction: str = "mean",
 ) -> ScalarOrFloats:
     """Return how often the largest score is not the label's: the zero-one loss.
 
-    A row counts 0 if ``argmax_c scores_c == y`` and 1 otherwise, [1]_ section 2.4.
+    A row counts 0 if ``argmax_c scores_c == y`` and otherwise 1, or its weight, [1]_ section 2.4.
 
     Parameters
     ----------
@@ -538,15 +541,19 @@ def classification_error(
         integers.
     axis : int
         The class axis.
+    sample_weight : array_like, optional
+        A weight for each row; it broadcasts to the shape of `labels`.
     ignore_index : int, optional
         A row with this label is not counted. None ignores no label.
     reduction : {"mean", "sum", "none"}
-        ``"mean"`` divides the number of errors by the number of rows that are not ignored.
+        ``"mean"`` divides the number of errors by the number of rows that are not ignored; with
+        weights ``sum(w * error) / sum(w)`` over those rows.
 
     Returns
     -------
     scalar or ndarray
-        float64: the rate of errors, their number, or for ``"none"`` 0.0 and 1.0 for each row.
+        float64: the rate of errors, their number, or for ``"none"`` 0.0 and 1.0 (or the weight) for
+        each row.
 
     Raises
     ------
@@ -556,14 +563,17 @@ def classification_error(
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if the labels
         are bool, or if `axis` is no integer.
     ValueError
-        If the shapes do not fit, if a float label is no integer, or if `reduction` is unknown.
+        If the shapes do not fit, `sample_weight` does not broadcast, a float label is no integer,
+        or `reduction` is unknown.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
     Notes
     -----
     Of several equal largest scores the first one wins, as in `numpy.argmax`. A row with a NaN is
-    an error. The mean of no rows is NaN, their sum 0.
+    an error. The mean of no rows is NaN, their sum 0. A row of weight 0 contributes exactly 0; the
+    mean over weights that sum to 0 is NaN. Weights are converted to float64; where none is
+    negative, the largest error of a weighted result is 2 units in the last place.
 
     References
     ----------
@@ -576,8 +586,14 @@ def classification_error(
     >>> scores = [[0.1, 0.9], [0.8, 0.2], [0.5, 0.5], [0.3, 0.7]]
     >>> print(lk.classification_error(scores, [1, 1, 0, 1]))
     0.25
+    >>> print(lk.classification_error(scores, [1, 1, 0, 1], sample_weight=[1, 3, 1, 1]))
+    0.5
     """
-    result = _core.classification_error(scores, labels, axis, ignore_index, reduction)
+    result = _core.classification_error(
+        scores, labels, axis, sample_weight, ignore_index, reduction
+    )
     if result is NotImplemented:
-        result = _normalize.classification_error(scores, labels, axis, ignore_index, reduction)
+        result = _normalize.classification_error(
+            scores, labels, axis, sample_weight, ignore_index, reduction
+        )
     return result

@@ -379,11 +379,36 @@ def _with_options(
 
 
 def classification_error(
-    scores: object, labels: object, axis: object, ignore_index: object, reduction: object
+    scores: object,
+    labels: object,
+    axis: object,
+    sample_weight: object,
+    ignore_index: object,
+    reduction: object,
 ) -> Any:
-    loss, options = _classification("scores", scores, labels, axis, ignore_index, reduction)
+    loss, (axis, *options) = _classification(
+        "scores", scores, labels, axis, ignore_index, reduction
+    )
     loss = loss._replace(dtype=np.dtype(np.float64))
-    return _value(lambda x, t, _: _core.classification_error(x, t, *options), loss, None)
+    weight = None if sample_weight is None else _row_weights(sample_weight, loss)
+    return _value(
+        lambda x, t, _: _core.classification_error(x, t, axis, weight, *options), loss, None
+    )
+
+
+@silent
+def _row_weights(sample_weight: object, loss: _Loss) -> Array:
+    """Return a weight for every label of `loss`, float64 in C order."""
+    weight, labels = real_array(sample_weight, "sample_weight"), loss.operands[1]
+    batch = labels.shape if len(loss.grad_shape) > 1 else ()
+    try:
+        weight = np.broadcast_to(plain(weight, np.dtype(np.float64)), batch)
+    except ValueError:
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}, which does not broadcast to the batch's "
+            f"shape {batch}"
+        ) from None
+    return np.ascontiguousarray(weight).reshape(labels.shape)
 
 
 def mse_loss(pred: object, target: object, reduction: object, out: object) -> Any:

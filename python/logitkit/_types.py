@@ -13,15 +13,19 @@ __all__ = [
     "Axis",
     "DTypeLike",
     "Floats",
+    "Indices",
     "Reduction",
     "Scalar",
+    "ScalarOrBools",
     "ScalarOrFloats",
 ]
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.floating[Any]]
+Indices: TypeAlias = NDArray[np.int64]
 Scalar: TypeAlias = np.floating[Any]
 # A scalar where no axis is left, else an array. Any, as in NumPy's own stubs: neither needs a cast.
 ScalarOrFloats: TypeAlias = Any
+ScalarOrBools: TypeAlias = Any
 Axis: TypeAlias = int | tuple[int, ...] | None
 Reduction: TypeAlias = Literal["mean", "sum", "none"]

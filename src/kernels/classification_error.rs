@@ -1,28 +1,59 @@
-//! Whether a row's first maximum is elsewhere than at its label (0 or 1 per row).
+//! Whether a row's first maximum is elsewhere than at its label: 0, or the row's weight.
 //!
 //! With `v = x_y` the row is right exactly when `x_c < v` for all `c < y` and `x_c <= v` for all `c > y`;
 //! a NaN anywhere fails.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
-use crate::float::Element;
+use crate::float::{Double, Element};
 use crate::kernels::labels::Labels;
 use crate::kernels::map;
 use crate::kernels::rowsum::{Group, MAX_WIDTH};
 use crate::lines::{Band, Kernel, Rows};
+use crate::shape::View;
 use crate::simd::{Simd, Task};
 use std::marker::PhantomData;
 
-/// One error (0 or 1) per row; ignored rows have none.
+/// A weight per row.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights {
+    pub(crate) view: View<f64>,
+    pub(crate) inner: usize,
+}
+
+// SAFETY: only read, and the caller of an operation vouches for the memory.
+unsafe impl Sync for Weights {}
+
+impl Weights {
+    #[inline(always)]
+    fn get(&self, row: usize) -> f64 {
+        // SAFETY: the view has an element for every row.
+        let weight = unsafe { self.view.row(row, self.inner).read() };
+        if weight.is_nan() { f64::NAN } else { weight }
+    }
+}
+
+/// One error per row: its weight, or 1 where there are none. Rows that are right, and ignored ones, have 0.
 pub(crate) struct ClassificationError<E> {
     pub(crate) labels: Labels,
+    pub(crate) weights: Option<Weights>,
     pub(crate) element: PhantomData<E>,
 }
 
+impl<E> ClassificationError<E> {
+    #[inline(always)]
+    fn error(&self, row: usize, wrong: bool) -> f64 {
+        match &self.weights {
+            Some(weights) if wrong => weights.get(row),
+            _ => f64::from(u8::from(wrong)),
+        }
+    }
+}
+
 /// Whether any of `len` elements is NaN, above `value`, or, when `STRICT`, equal to it.
-struct Beats<E: Element, const STRICT: bool> {
-    x: *const E::T,
-    len: usize,
-    value: E::T,
+pub(crate) struct Beats<E: Element, const STRICT: bool> {
+    pub(crate) x: *const E::T,
+    pub(crate) len: usize,
+    pub(crate) value: E::T,
 }
 
 impl<E: Element, const STRICT: bool> Task for Beats<E, STRICT> {
@@ -64,7 +95,7 @@ impl<E: Element> Kernel for ClassificationError<E> {
                     || s.call(Beats::<E, true> { x, len: y, value })
             });
             // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(f64::from(u8::from(wrong))) };
+            unsafe { per_row.add(i).write(self.error(rows.first + i, wrong)) };
         }
     }
 
@@ -92,9 +123,62 @@ impl<E: Element> Kernel for ClassificationError<E> {
             for i in 0..n {
                 let error = u64::from(wrong) >> i & counted >> (j + i) & 1;
                 // SAFETY: `j + i < n`.
-                unsafe { per_row.add(j + i).write(f64::from(u8::from(error == 1))) };
+                unsafe { per_row.add(j + i).write(self.error(band.first + j + i, error == 1)) };
             }
         }
+        0
+    }
+}
+
+/// The weight of each row that is not ignored, by which a mean is divided. It reads no array operand.
+pub(crate) struct CountedWeights {
+    pub(crate) labels: Labels,
+    pub(crate) weights: Weights,
+}
+
+impl CountedWeights {
+    /// # Safety
+    /// `per_row` is valid for writing `n` results.
+    #[inline(always)]
+    unsafe fn put(&self, first: usize, n: usize, per_row: *mut f64) {
+        let (_, counted) = self.labels.classes(first, n);
+        for i in 0..n {
+            let weight = if counted >> i & 1 == 1 { self.weights.get(first + i) } else { 0.0 };
+            // SAFETY: `i < n`.
+            unsafe { per_row.add(i).write(weight) };
+        }
+    }
+}
+
+impl Kernel for CountedWeights {
+    type E = Double;
+    const INPUTS: usize = 0;
+    const WRITES: bool = false;
+    /// There is nothing to put side by side.
+    const SHORT: usize = 0;
+
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(
+        &self,
+        _s: S,
+        rows: &Rows<Double>,
+        _group: &mut Group<Double>,
+        per_row: *mut f64,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.put(rows.first, rows.n, per_row) };
+    }
+
+    #[inline(always)]
+    unsafe fn band<S: Simd>(
+        &self,
+        _s: S,
+        band: &Band<Double>,
+        _group: &mut Group<Double>,
+        per_row: *mut f64,
+    ) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { self.put(band.first, band.n, per_row) };
         0
     }
 }

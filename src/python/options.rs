@@ -27,7 +27,7 @@ fn row_numbers(object: Object<'_, '_>, x: &Array<'_>, axis: Axis, out: Object<'_
 }
 
 /// None, a number, or a number for each row: positive and finite.
-fn temperature_of(
+pub(super) fn temperature_of(
     object: Object<'_, '_>,
     x: &Array<'_>,
     axis: Axis,

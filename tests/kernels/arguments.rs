@@ -199,6 +199,48 @@ fn buffers_of_the_wrong_length() {
     });
 }
 
+#[test]
+fn lengths_of_evaluation() {
+    let (x, labels, shape) = ([0.0f32; 6], [0u8; 2], Shape::rows(2, 3));
+    let (mut rows, mut flags) = ([UNTOUCHED; 2], [true; 2]);
+    let mut check = |a: usize, b: usize, c: usize, d: usize, name, wanted| {
+        let (rows, flags) = (&mut rows[..c], &mut flags[..d]);
+        let result = logitkit::token_logprobs(&x[..a], &labels[..b], shape, None, rows, flags);
+        let got = [a, b, c, d].into_iter().find(|&n| n == wanted - 1).unwrap();
+        assert_eq!(result, Err(Error::Length { name, got, wanted }));
+    };
+    check(5, 2, 2, 2, "logits", 6);
+    check(6, 1, 2, 2, "classes", 2);
+    check(6, 2, 1, 2, "logprobs", 2);
+    check(6, 2, 2, 1, "is_argmax", 2);
+    let wrong = logitkit::token_logprobs(&x, &[0u8, 3], shape, None, &mut rows, &mut flags);
+    assert_eq!(wrong, Err(Error::Label { row: 1, label: 3, classes: 3 }));
+    assert!(untouched(&rows) && flags == [true; 2]);
+
+    let (mut values, mut indices) = ([UNTOUCHED; 4], [7; 4]);
+    let mut check = |a: usize, b: usize, c: usize, name, got, wanted| {
+        let (values, indices) = (&mut values[..b], &mut indices[..c]);
+        let result = logitkit::top_k_logprobs(&x[..a], 2, shape, values, indices);
+        assert_eq!(result, Err(Error::Length { name, got, wanted }));
+    };
+    check(5, 4, 4, "logits", 5, 6);
+    check(6, 3, 4, "values", 3, 4);
+    check(6, 4, 3, "indices", 3, 4);
+    assert!(untouched(&values) && indices == [7; 4]);
+}
+
+#[test]
+#[should_panic(expected = "k = 4 of 3 classes")]
+fn no_more_than_all_classes() {
+    let _ = logitkit::top_k_logprobs(&[0.0f32; 3], 4, Shape::rows(1, 3), &mut [0.0; 4], &mut [0; 4]);
+}
+
+#[test]
+#[should_panic(expected = "k = 0 of 3 classes")]
+fn one_class_at_least() {
+    let _ = logitkit::top_k_logprobs(&[0.0f32; 3], 0, Shape::rows(1, 3), &mut [], &mut []);
+}
+
 /// A shape whose size does not fit `usize` is never taken for an empty one.
 #[test]
 fn shapes_that_overflow() {

@@ -87,6 +87,22 @@ impl<T: Real> Operands<T> {
         let ignore = Some(IGNORED);
         logitkit::cross_entropy_rows(x, labels, shape, ignore, &mut lse).unwrap();
         results.rows.push(("cross_entropy_rows", bits(&lse)));
+        let mut is_argmax = vec![false; shape.batch()];
+        logitkit::token_logprobs(x, labels, shape, ignore, &mut lse, &mut is_argmax).unwrap();
+        results.rows.push(("token_logprobs", bits(&lse)));
+        results.rows.push(("is_argmax", is_argmax.into_iter().map(u64::from).collect()));
+        for k in [1, 5, 20, shape.len] {
+            let top = Shape { len: k.min(shape.len), ..shape };
+            let (mut values, mut indices) = (vec![T::NAN; top.size()], vec![-1; top.size()]);
+            logitkit::top_k_logprobs(x, top.len, shape, &mut values, &mut indices).unwrap();
+            for place in 0..top.len {
+                let of_rows = |row| at(top, row, place);
+                let value = |row| values[of_rows(row)].bits();
+                results.rows.push(("top_k_logprobs", (0..shape.batch()).map(value).collect()));
+                let class = |row| indices[of_rows(row)] as u64;
+                results.rows.push(("indices", (0..shape.batch()).map(class).collect()));
+            }
+        }
         for reduction in [Reduction::Sum, Reduction::Mean] {
             let loss =
                 logitkit::cross_entropy_value_and_grad(x, labels, shape, ignore, reduction, out).unwrap();

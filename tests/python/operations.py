@@ -96,6 +96,18 @@ def classification_error(b: Batch) -> tuple[Any, ...]:
     return (lk.classification_error(b.x, b.labels, axis=b.axis, reduction="none"),)
 
 
+def token_logprobs(b: Batch) -> tuple[Any, ...]:
+    return lk.token_logprobs(b.x, b.labels, axis=b.axis)
+
+
+def top_k_logprobs(b: Batch) -> tuple[Any, ...]:
+    return lk.top_k_logprobs(b.x, min(5, b.x.shape[b.axis]), axis=b.axis)
+
+
+def top_half_logprobs(b: Batch) -> tuple[Any, ...]:
+    return lk.top_k_logprobs(b.x, (b.x.shape[b.axis] + 1) // 2, axis=b.axis)
+
+
 def cross_entropy_mean(b: Batch) -> tuple[Any, ...]:
     return lk.cross_entropy_value_and_grad(b.x, b.labels, axis=b.axis)
 
@@ -118,6 +130,11 @@ def mse_sum(b: Batch) -> tuple[Any, ...]:
 
 def classification_error_mean(b: Batch) -> tuple[Any, ...]:
     return (lk.classification_error(b.x, b.labels, axis=b.axis),)
+
+
+def classification_error_weighted(b: Batch) -> tuple[Any, ...]:
+    weight = np.abs(np.nan_to_num(b.other.take(0, axis=b.axis))).astype(np.float64)
+    return (lk.classification_error(b.x, b.labels, axis=b.axis, sample_weight=weight),)
 
 
 def softmax_whole(b: Batch) -> tuple[Any, ...]:
@@ -143,6 +160,9 @@ ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
         mse_loss,
         mse_loss_value_and_grad,
         classification_error,
+        token_logprobs,
+        top_k_logprobs,
+        top_half_logprobs,
     )
 }
 """Operations whose results for a row depend on that row alone."""
@@ -156,6 +176,7 @@ ALL = ROW_BY_ROW | {
         mse_mean,
         mse_sum,
         classification_error_mean,
+        classification_error_weighted,
         softmax_whole,
         logsumexp_whole,
     )

@@ -56,7 +56,11 @@ SIGNATURES = {
     "mse_loss_value_and_grad": (
         "(pred, target, *, reduction='mean', grad_output=None, grad_out=None)"
     ),
-    "classification_error": ("(scores, labels, *, axis=-1, ignore_index=-100, reduction='mean')"),
+    "classification_error": (
+        "(scores, labels, *, axis=-1, sample_weight=None, ignore_index=-100, reduction='mean')"
+    ),
+    "token_logprobs": "(logits, labels, *, axis=-1, ignore_index=-100)",
+    "top_k_logprobs": "(logits, k, *, axis=-1)",
     "get_num_threads": "()",
     "set_num_threads": "(n)",
     "threads": "(n)",
