@@ -23,6 +23,11 @@ use crate::sums::{Reduction, Sum, Sums};
 use std::marker::PhantomData;
 use std::ops::Range;
 
+mod grad_hess;
+pub use grad_hess::cross_entropy_grad_hess;
+#[cfg(feature = "python")]
+pub(crate) use grad_hess::grad_hess_view;
+
 /// Work below this many elements stays on the caller's thread.
 pub(crate) const SERIAL: usize = 100_000;
 /// Outputs from this size on are written past the caches.

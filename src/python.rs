@@ -62,6 +62,9 @@ macro_rules! by_dtype {
     };
 }
 
+// (Below the macros, which it uses.)
+mod grad_hess;
+
 /// The C structure of an exact, native, aligned `ndarray`.
 #[derive(Clone, Copy)]
 struct Array<'a> {
@@ -1240,6 +1243,7 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(mse_loss, m)?,
         wrap_pyfunction!(mse_loss_value_and_grad, m)?,
         wrap_pyfunction!(classification_error, m)?,
+        wrap_pyfunction!(grad_hess::cross_entropy_grad_hess, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

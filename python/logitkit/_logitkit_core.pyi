@@ -40,6 +40,18 @@ def mse_loss_value_and_grad(
 def classification_error(
     scores: object, labels: object, axis: object, ignore_index: object, reduction: object, /
 ) -> Any: ...
+def cross_entropy_grad_hess(
+    scores: object,
+    labels: object,
+    sample_weight: object,
+    hessian: object,
+    hess_scale: object,
+    hess_floor: object,
+    single: object,
+    order: object,
+    out: object,
+    /,
+) -> Any: ...
 def get_num_threads() -> int: ...
 def set_num_threads(n: int, /) -> None: ...
 def set_thread_override(n: int, /) -> int: ...

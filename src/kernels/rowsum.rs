@@ -429,9 +429,23 @@ impl<E: Element> Group<E> {
         dominated
     }
 
+    /// `others`, without `log`; bit `i` of the result is set where row `i` is dominated: then it is not right.
+    #[inline(always)]
+    pub(crate) fn finish_others<S: Simd>(&mut self, s: S, len: usize) -> u64 {
+        let threshold = if len > 1 { E::dominated(len) } else { f64::NEG_INFINITY };
+        let mut dominated = 0;
+        for j in (0..self.lanes()).step_by(E::WIDTH) {
+            let sum = E::load_wide(s, &self.hi, &self.lo, j);
+            let others = E::without(s, sum, self.peak(s, j));
+            dominated |= u64::from(E::below(s, others, sum, threshold)) << j;
+            E::store_wide(s, others, &mut self.others, &mut self.others_low, j);
+        }
+        dominated
+    }
+
     /// The stored exponentials of the maxima of rows `j..j + WIDTH`.
     #[inline(always)]
-    fn peak<S: Simd>(&self, s: S, j: usize) -> E::V<S> {
+    pub(crate) fn peak<S: Simd>(&self, s: S, j: usize) -> E::V<S> {
         let x = E::sub(s, Self::load(s, &self.max, j), Self::load(s, &self.shift, j));
         exp_scaled::<E, S>(s, x, magic::<E, S>(s, Self::load(s, &self.reference, j)))
     }
@@ -640,7 +654,7 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
 /// # Safety
 /// `x` is valid for reading and `e` for writing `len * WIDTH` elements, `len >= 1`.
 #[inline(always)]
-unsafe fn tile_sum<E: Element, S: Simd>(
+pub(crate) unsafe fn tile_sum<E: Element, S: Simd>(
     s: S,
     x: *const E::T,
     e: *mut E::T,
