@@ -255,7 +255,7 @@ impl Buffer {
         self.0.resize(lines, Line([0; 64]));
     }
 
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.len() * 64
     }
 }

@@ -47,9 +47,10 @@ def cross_entropy_grad_hess(
 ) -> tuple[Floats, Floats]:
     """Return the gradient and diagonal Hessian of each row's cross-entropy, for boosting.
 
-    With ``p = softmax(scores)`` and a row's label y and weight w, the gradient with respect to the
-    scores is ``w (p_c - [c = y])``, and the Hessian's diagonal ``max(w hess_scale f_c, hess_floor)``
-    with f in the form that `hessian` names. Rows are not averaged: boosting sums them in its leaves.
+    With ``p = softmax(scores)`` and a row's label y and weight w, the gradient with respect to
+    the scores is ``w (p_c - [c = y])`` and the diagonal of the Hessian
+    ``max(w hess_scale f_c, hess_floor)``, with f in the form that `hessian` names. Rows are not
+    averaged: boosting sums them in its leaves.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ def _grad_hess(
     hess_floor: object,
     dtype_: object,
     order_: object,
-    out: object,
+    out: Any,
 ) -> tuple[Any, Any]:
     """Bring what the compiled module declines into the form that it takes, or refuse it."""
     scores, labels = real_array(scores_, "scores"), real_array(labels_, "labels")
@@ -233,9 +234,7 @@ def _weights(sample_weight: object, batch: tuple[int, ...]) -> Array | None:
     return np.array(rows, dtype=work_dtype(result_dtype(weight)), order="C")
 
 
-def _results(
-    out: Any, scores: Array, dtype: np.dtype[Any], order: _Order
-) -> tuple[Array, Array]:
+def _results(out: Any, scores: Array, dtype: np.dtype[Any], order: _Order) -> tuple[Array, Array]:
     """The caller's two arrays, checked, or new ones."""
     if out is None:
         return (

@@ -20,6 +20,7 @@ use crate::kernels::rowsum::{Group, MAX_WIDTH, first_bits, row_others, row_sum, 
 use crate::lines::{Buffer, GROUP, stage, unstage};
 use crate::shape::{Shape, View};
 use crate::simd::{Simd, Task};
+use std::cell::Cell;
 use std::ops::Range;
 
 /// The form of the diagonal Hessian of cross-entropy that boosting uses; `p` is the softmax of the scores.
@@ -92,6 +93,17 @@ pub(crate) struct GradHess<T> {
     pub(crate) stream: bool,
 }
 
+impl<T> GradHess<T> {
+    /// Whether the classes of a row of any array are not neighbours.
+    pub(crate) fn is_strided(&self) -> bool {
+        let results = match &self.results {
+            Results::Same(to) => to.map(|to| to.len),
+            Results::Narrow(to) => to.map(|to| to.len),
+        };
+        self.x.len != 1 || results != [1, 1]
+    }
+}
+
 // SAFETY: operands are only read, a row's results are touched by one thread; the caller of the operation vouches for
 // the memory.
 unsafe impl<T: Float> Sync for GradHess<T> {}
@@ -102,10 +114,21 @@ pub(crate) struct Chunk<'a, T> {
     pub(crate) rows: Range<usize>,
 }
 
-/// Bytes of a band's tile for one array: with those of the results they fit the second-level cache.
+/// Bytes of a band for one array, where all arrays have rows of neighbouring elements. Elsewhere bands are as tall as
+/// can be, for each class may lie in a page of its own.
 const BAND_BYTES: usize = 32 * 1024;
 /// The fewest rows of a band but the last: a vector of `f32`.
 const MIN_BAND: usize = 16;
+
+/// Scratch memory that a thread keeps between calls.
+const KEPT_BYTES: usize = 1024 * 1024;
+
+/// A thread's scratch memory: bands, a row, bands of narrower results, a group.
+type Scratch = [Buffer; 4];
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
 
 /// The factors of each row's gradient and Hessian: `(high + low) * power`.
 struct RowFactors {
@@ -245,17 +268,66 @@ impl<E: Element, S: Simd> Lanes<E, S> {
     }
 }
 
-/// The scratch memory of a chunk.
+/// Rows in memory: the first element, and the steps to the next row and to the next class.
+#[derive(Clone, Copy)]
+struct Lines<T> {
+    first: *mut T,
+    row: isize,
+    class: isize,
+}
+
+impl<T: Copy> Lines<T> {
+    /// The rows of a view from `row` on.
+    fn of(view: &View<T>, row: usize) -> Lines<T> {
+        Lines { first: view.row(row, 1), row: view.outer, class: view.len }
+    }
+
+    /// Copies `n` rows of `len` elements.
+    ///
+    /// # Safety
+    /// Both are valid for that and do not overlap.
+    #[inline(always)]
+    unsafe fn copy_to(self, to: Lines<T>, n: usize, len: usize) {
+        let at = |lines: &Lines<T>, i: usize, c: usize| {
+            lines.first.wrapping_offset(i as isize * lines.row + c as isize * lines.class)
+        };
+        if self.class == 1 && to.class == 1 {
+            for i in 0..n {
+                // SAFETY: the caller's promise.
+                unsafe { std::ptr::copy_nonoverlapping(at(&self, i, 0), at(&to, i, 0), len) };
+            }
+            return;
+        }
+        for c in 0..len {
+            for i in 0..n {
+                // SAFETY: as above.
+                unsafe { at(&to, i, c).write(at(&self, i, c).read()) };
+            }
+        }
+    }
+}
+
+/// Where a chunk works.
 struct Memory<'a, T: Float> {
     /// Exponentials, gradient and Hessian of a band.
     tiles: [*mut T; 3],
     /// From tile to tile.
     size: usize,
-    /// Logits, exponentials, gradient and Hessian of a row.
-    row: [*mut T; 4],
+    /// Logits, gradient and Hessian of rows by themselves.
+    rows: [*mut T; 3],
+    /// From row to row.
+    row_size: usize,
+    /// The exponentials of such a row.
+    e: *mut T,
     /// A band of results that are rounded once more.
     narrow: *mut f32,
     group: &'a mut Group<T::Ops>,
+}
+
+impl<T: Float> Memory<'_, T> {
+    fn lines(&self, operand: usize) -> Lines<T> {
+        Lines { first: self.rows[operand], row: self.row_size as isize, class: 1 }
+    }
 }
 
 impl<T: Float> Task for Chunk<'_, T> {
@@ -280,19 +352,29 @@ impl<T: Float> Chunk<'_, T> {
         let (len, width) = (self.call.shape.len, T::Ops::WIDTH);
         let whole = len.next_multiple_of(width);
         let tall = len > T::Ops::BLOCK;
-        let most = (BAND_BYTES / (whole * size_of::<T>()).max(1)) / MIN_BAND * MIN_BAND;
-        let most = if tall { 0 } else { most.clamp(MIN_BAND, GROUP) };
-        let mut buffers: [Buffer; 4] = Default::default();
-        let [tiles, row, narrow, group] = &mut buffers;
+        let most = if self.call.is_strided() {
+            GROUP
+        } else {
+            (BAND_BYTES / (whole * size_of::<T>()).max(1)).clamp(MIN_BAND, GROUP) / MIN_BAND * MIN_BAND
+        };
+        let most = if tall { 0 } else { most };
+        let rows = if tall && self.call.is_strided() { MIN_BAND } else { 1 };
+        // A thread that is being torn down keeps nothing.
+        let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        let [tiles, row_memory, narrow, group] = &mut *scratch;
         let tiles: *mut T = tiles.get(3 * most * whole);
-        let row: *mut T = row.get(4 * whole);
+        // Whole vectors of `f32`, too; one more, so that the rows do not begin at powers of two.
+        let row_size = len.next_multiple_of(Single::WIDTH) + Single::WIDTH;
+        let row_memory: *mut T = row_memory.get((3 * rows + 1) * row_size);
         let is_narrow = matches!(self.call.results, Results::Narrow(_));
         let narrow = narrow.get(if is_narrow { most * len.next_multiple_of(Single::WIDTH) } else { 0 });
         let group = group.get::<Group<T::Ops>>(1);
         let mut memory = Memory {
             tiles: [0, 1, 2].map(|i| tiles.wrapping_add(i * most * whole)),
             size: width * whole,
-            row: [0, 1, 2, 3].map(|i| row.wrapping_add(i * whole)),
+            rows: [0, 1, 2].map(|i| row_memory.wrapping_add(i * rows * row_size)),
+            row_size,
+            e: row_memory.wrapping_add(3 * rows * row_size),
             narrow,
             // SAFETY: aligned memory of that size, whose bits are numbers whatever they are.
             group: unsafe { &mut *group },
@@ -309,9 +391,13 @@ impl<T: Float> Chunk<'_, T> {
             // SAFETY: the views are valid for these rows, the memory has room for a band and a row.
             unsafe {
                 if tall {
-                    self.row::<S, RESIDUAL>(s, first, &mut memory, &mut factors);
-                    self.put_row(first, &memory);
-                    first += 1;
+                    let n = rows.min(left);
+                    Lines::of(&self.call.x, first).copy_to(memory.lines(0), n, len);
+                    for i in 0..n {
+                        self.row::<S, RESIDUAL>(s, first + i, i, &mut memory, &mut factors);
+                    }
+                    self.put_rows(s, first, n, &memory);
+                    first += n;
                 } else {
                     let n = if left < MIN_BAND { left } else { most.min(left / MIN_BAND * MIN_BAND) };
                     self.band::<S, RESIDUAL>(s, first, n, &mut memory, &mut factors);
@@ -319,6 +405,9 @@ impl<T: Float> Chunk<'_, T> {
                     first += n;
                 }
             }
+        }
+        if scratch.iter().all(|buffer| buffer.bytes() <= KEPT_BYTES) {
+            let _ = SCRATCH.try_with(|cell| cell.set(Some(scratch)));
         }
     }
 
@@ -419,19 +508,19 @@ impl<T: Float> Chunk<'_, T> {
             let i = odd.trailing_zeros() as usize;
             odd &= odd - 1;
             // SAFETY: the caller's promise; nothing of the band has been written to the results.
-            unsafe { self.row::<S, RESIDUAL>(s, first + i, memory, factors) };
-            let lane = i / width * size + i % width;
-            for c in 0..len {
-                // SAFETY: element `c < len` of the row and of its lane.
-                unsafe {
-                    g.add(lane + c * width).write(memory.row[2].add(c).read());
-                    h.add(lane + c * width).write(memory.row[3].add(c).read());
+            unsafe {
+                Lines::of(x, first + i).copy_to(memory.lines(0), 1, len);
+                self.row::<S, RESIDUAL>(s, first + i, 0, memory, factors);
+                for (result, tile) in [(1, g), (2, h)] {
+                    let first = tile.wrapping_add(i / width * size + i % width);
+                    let lane = Lines { first, row: 0, class: width as isize };
+                    memory.lines(result).copy_to(lane, 1, len);
                 }
             }
         }
     }
 
-    /// Computes a row into the row's memory. The factors of row 0 are lost, if there are weights.
+    /// Computes row `i` of the memory, which is row `row` of the batch. The first factors are lost, if there are weights.
     ///
     /// # Safety
     /// As [`Chunk::band`].
@@ -440,12 +529,14 @@ impl<T: Float> Chunk<'_, T> {
         &self,
         s: S,
         row: usize,
+        i: usize,
         memory: &mut Memory<'_, T>,
         factors: &mut [RowFactors; 2],
     ) {
-        let GradHess { shape, x, labels, weights, floor, .. } = self.call;
+        let GradHess { shape, labels, weights, floor, .. } = self.call;
         let (len, width) = (shape.len, T::Ops::WIDTH);
-        let [logits, e, g, h] = memory.row;
+        let [logits, g, h] = memory.rows.map(|rows| rows.wrapping_add(i * memory.row_size));
+        let e = memory.e;
         let fill = |[grad, hess]: [T; 2]| {
             // SAFETY: a row's memory.
             unsafe {
@@ -459,11 +550,6 @@ impl<T: Float> Chunk<'_, T> {
                 return fill(self.weightless());
             }
             self.set_factors(factors, 0, weight);
-        }
-        let from = x.row(row, 1);
-        for c in 0..len {
-            // SAFETY: element `c < len` of the row; its memory.
-            unsafe { logits.add(c).write(from.wrapping_offset(c as isize * x.len).read()) };
         }
         // SAFETY: rows of `len` elements apart from each other.
         let sum = unsafe { row_sum::<T::Ops, S>(s, logits, len, e, 0) };
@@ -496,37 +582,42 @@ impl<T: Float> Chunk<'_, T> {
         }
         let class = labels.get(row).unwrap_or(0);
         // SAFETY: labels are class numbers.
-        let [grad, hess] = lanes.label_entries::<RESIDUAL>(s, T::Ops::splat(s, unsafe { e.add(class).read() }));
+        let [grad, hess] =
+            lanes.label_entries::<RESIDUAL>(s, T::Ops::splat(s, unsafe { e.add(class).read() }));
         for (entry, out) in [(grad, g), (hess, h)] {
             // SAFETY: as above.
             unsafe { T::Ops::store_first(s, T::Ops::canonical(s, entry), out.add(class), 1) };
         }
     }
 
-    /// Takes the results of a row to where they go.
+    /// Takes the results of `n` rows to where they go.
     ///
     /// # Safety
     /// The views may be written.
     #[inline(always)]
-    unsafe fn put_row(&self, row: usize, memory: &Memory<'_, T>) {
-        for (i, from) in [memory.row[2], memory.row[3]].into_iter().enumerate() {
-            for c in 0..self.call.shape.len {
-                // SAFETY: element `c < len` of the row, of its memory and of the result.
-                unsafe {
-                    let value = from.add(c).read();
-                    match &self.call.results {
-                        Results::Same(to) => {
-                            to[i].row(row, 1).wrapping_offset(c as isize * to[i].len).write(value);
-                        }
-                        Results::Narrow(to) => {
-                            let value = if value.partial_cmp(&value).is_some() {
-                                T::Ops::to_f64(value) as f32
-                            } else {
-                                Single::NAN
-                            };
-                            to[i].row(row, 1).wrapping_offset(c as isize * to[i].len).write(value);
+    unsafe fn put_rows<S: Simd>(&self, s: S, first: usize, n: usize, memory: &Memory<'_, T>) {
+        let len = self.call.shape.len;
+        for (k, result) in [1, 2].into_iter().enumerate() {
+            let from = memory.lines(result);
+            match &self.call.results {
+                // SAFETY: the result has `n` rows of `len` elements, as the memory.
+                Results::Same(to) => unsafe { from.copy_to(Lines::of(&to[k], first), n, len) },
+                Results::Narrow(to) => {
+                    for i in 0..n {
+                        let row = from.first.wrapping_add(i * memory.row_size);
+                        let (wide, narrow) = (row.cast::<f64>().cast_const(), row.cast::<f32>());
+                        for c in (0..len).step_by(Single::WIDTH) {
+                            // SAFETY: there is room for whole vectors of `f32`. What is overwritten has been read.
+                            unsafe {
+                                let low = Double::load(s, wide.add(c));
+                                let high = Double::load(s, wide.add(c + Double::WIDTH));
+                                Single::store(s, s.narrow([low, high]), narrow.add(c));
+                            }
                         }
                     }
+                    let from = Lines { first: from.first.cast::<f32>(), row: 2 * from.row, class: 1 };
+                    // SAFETY: as above.
+                    unsafe { from.copy_to(Lines::of(&to[k], first), n, len) };
                 }
             }
         }
@@ -550,7 +641,8 @@ impl<T: Float> Chunk<'_, T> {
                     let size = Single::WIDTH * len.next_multiple_of(Single::WIDTH);
                     let wide = tile.cast::<f64>().cast_const();
                     for j in (0..n).step_by(Single::WIDTH) {
-                        let [low, high] = [0, 1].map(|k| wide.wrapping_add((j / Double::WIDTH + k) * memory.size));
+                        let [low, high] =
+                            [0, 1].map(|k| wide.wrapping_add((j / Double::WIDTH + k) * memory.size));
                         let narrow = memory.narrow.wrapping_add(j / Single::WIDTH * size);
                         for c in 0..len {
                             // SAFETY: bands have room for whole vectors of `f32`, that is, two tiles of `f64`.

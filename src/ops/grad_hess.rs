@@ -5,7 +5,7 @@ use super::{Label, SERIAL, STREAM_BYTES, input, labels, wants};
 use crate::error::Error;
 use crate::float::Float;
 use crate::kernels::grad_hess::{Chunk, GradHess, Hessian, Results, Weights};
-use crate::lines::chunk_rows;
+use crate::lines::{GROUP, chunk_rows};
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
@@ -29,10 +29,13 @@ impl<T: Float> GradHess<T> {
 /// The views are valid for the shape, whose `inner` is 1; labels and weights for its batch. The results are apart from
 /// all operands and from each other, but that one of them may be exactly `x`.
 pub(crate) unsafe fn grad_hess_view<T: Float>(mut call: GradHess<T>) -> Result<(), Error> {
+    let narrow = matches!(call.results, Results::Narrow(_));
+    assert!(!narrow || size_of::<T>() == size_of::<f64>(), "only f64 has narrower results");
     let rows = call.shape.batch();
     call.labels.check(rows)?;
     call.stream = call.streams();
-    let (call, step) = (&call, chunk_rows(call.shape));
+    let few = chunk_rows(call.shape);
+    let (call, step) = (&call, if call.is_strided() { few.max(GROUP) } else { few });
     let chunk = |i: usize| dispatch(Chunk { call, rows: i * step..((i + 1) * step).min(rows) });
     let chunks = rows.div_ceil(step);
     if call.shape.size() < SERIAL || chunks <= 1 {

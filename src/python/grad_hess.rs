@@ -113,11 +113,7 @@ fn labels_of<T: Float>(
 }
 
 /// None, or an array of the batch shape.
-fn weights_of<'a>(
-    object: Object<'a, '_>,
-    x: &Array<'_>,
-    axis: Axis,
-) -> Option<(Weights, Option<Array<'a>>)> {
+fn weights_of<'a>(object: Object<'a, '_>, x: &Array<'_>, axis: Axis) -> Option<(Weights, Option<Array<'a>>)> {
     if object.is_none() {
         return Some((Weights::One, None));
     }
@@ -197,7 +193,8 @@ fn typed<T: Float>(
     let [grad, hess] = [plain!(py, Array::new(&results[0])), plain!(py, Array::new(&results[1]))];
     let labels_array = plain!(py, Array::new(labels));
     for out in [&grad, &hess] {
-        let apart = out.is_apart(&labels_array) && weight_array.as_ref().is_none_or(|weight| out.is_apart(weight));
+        let apart =
+            out.is_apart(&labels_array) && weight_array.as_ref().is_none_or(|weight| out.is_apart(weight));
         if !apart || out.type_num != options.type_num || out.dims != x.dims || out.output(&[x]).is_none() {
             return declined(py);
         }
