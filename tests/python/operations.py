@@ -96,6 +96,19 @@ def classification_error(b: Batch) -> tuple[Any, ...]:
     return (lk.classification_error(b.x, b.labels, axis=b.axis, reduction="none"),)
 
 
+def cross_entropy_grad_hess(b: Batch) -> tuple[Any, ...]:
+    """With weights, of which some are 0; the class axis goes last and comes back."""
+    results = lk.cross_entropy_grad_hess(
+        np.moveaxis(b.x, b.axis, -1),
+        b.labels,
+        sample_weight=b.t.take(0, axis=b.axis),
+        hessian="upper",
+        hess_floor=1e-16,
+        dtype=np.float32 if b.x.dtype.itemsize == 4 else np.float64,
+    )
+    return tuple(np.moveaxis(result, -1, b.axis) for result in results)
+
+
 def cross_entropy_mean(b: Batch) -> tuple[Any, ...]:
     return lk.cross_entropy_value_and_grad(b.x, b.labels, axis=b.axis)
 
@@ -143,6 +156,7 @@ ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
         mse_loss,
         mse_loss_value_and_grad,
         classification_error,
+        cross_entropy_grad_hess,
     )
 }
 """Operations whose results for a row depend on that row alone."""
