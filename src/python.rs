@@ -37,6 +37,8 @@ const C_CONTIGUOUS: c_int = 1;
 const F_CONTIGUOUS: c_int = 2;
 const ALIGNED: c_int = 0x100;
 const WRITEABLE: c_int = 0x400;
+/// The byte order by its own name, as arrays from `ctypes` have it.
+const NATIVE: u8 = if cfg!(target_endian = "little") { b'<' } else { b'>' };
 /// Work from this many elements on releases the interpreter.
 const DETACH: usize = 16_384;
 
@@ -91,7 +93,7 @@ impl<'a> Array<'a> {
             let array = object.as_ptr().cast::<PyArrayObject>();
             let fields = &(*array).fields;
             let descr = &(*fields.descr).fields;
-            let native = matches!(descr.byteorder as u8, b'=' | b'|');
+            let native = matches!(descr.byteorder as u8, b'=' | b'|' | NATIVE);
             if !native || fields.flags & ALIGNED == 0 {
                 return None;
             }

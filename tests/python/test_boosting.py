@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -438,6 +439,25 @@ def test_out(layout: str, dtype: Any, rng: np.random.Generator) -> None:
             lk.cross_entropy_grad_hess(scores, labels, dtype=dtype, out=(pair[0], pair[1]))
             for a, b in zip(pair, want, strict=True):
                 assert_same_bits(a, b, f"in place {layout} {shape}")
+
+
+@both
+def test_byte_order_by_its_own_name(dtype: Any, rng: np.random.Generator) -> None:
+    """Arrays from ctypes say "<f4" where others say "=f4": LightGBM's labels and weights do."""
+    x, labels = rng.normal(0, 3, (50, 4)).astype(dtype), rng.integers(0, 4, 50)
+    kind = {"f": ctypes.c_float, "d": ctypes.c_double}[np.dtype(dtype).char]
+
+    def named(a: Array) -> Array:
+        array = np.ctypeslib.as_array((kind * a.size)(*a.ravel())).reshape(a.shape)
+        assert array.dtype == dtype
+        return array
+
+    want = lk.cross_entropy_grad_hess(x, labels, sample_weight=x[:, 0])
+    got = lk.cross_entropy_grad_hess(named(x), named(labels), sample_weight=named(x[:, 0]))
+    for a, b in zip(got, want, strict=True):
+        assert_same_bits(a, b)
+    assert_same_bits(lk.softmax(named(x), axis=1), lk.softmax(x, axis=1))
+    assert_same_bits(lk.cross_entropy(named(x), named(labels)), lk.cross_entropy(x, labels))
 
 
 def test_out_interleaved_and_overlapping(rng: np.random.Generator) -> None:
