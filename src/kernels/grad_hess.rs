@@ -213,6 +213,8 @@ struct Lanes<E: Element, S: Simd> {
     grad: LaneFactors<S>,
     hess: LaneFactors<S>,
     floor: E::V<S>,
+    /// Whether the Hessian is the size of the gradient.
+    residual: bool,
 }
 
 impl<E: Element, S: Simd> Lanes<E, S> {
@@ -223,7 +225,7 @@ impl<E: Element, S: Simd> Lanes<E, S> {
         peak: E::V<S>,
         others: Acc<S>,
         [grad, hess]: [LaneFactors<S>; 2],
-        floor: f64,
+        (hessian, floor): (Hessian, f64),
     ) -> Self {
         let (up, _) = powers::<E>();
         let up = Double::splat(s, up);
@@ -236,6 +238,7 @@ impl<E: Element, S: Simd> Lanes<E, S> {
             grad,
             hess,
             floor: E::splat(s, E::from_f64(floor)),
+            residual: hessian == Hessian::Residual,
         }
     }
 
@@ -253,17 +256,17 @@ impl<E: Element, S: Simd> Lanes<E, S> {
 
     /// Gradient and Hessian away from the label.
     #[inline(always)]
-    fn entries<const RESIDUAL: bool>(&self, s: S, e: E::V<S>) -> [E::V<S>; 2] {
+    fn entries(&self, s: S, e: E::V<S>) -> [E::V<S>; 2] {
         let [p, q] = self.probabilities(s, e);
-        let f = if RESIDUAL { p } else { E::product(s, p, q) };
+        let f = if self.residual { p } else { E::product(s, p, q) };
         [self.grad.times::<E>(s, p), E::max(s, self.floor, self.hess.times::<E>(s, f))]
     }
 
     /// Gradient and Hessian at the label.
     #[inline(always)]
-    fn label_entries<const RESIDUAL: bool>(&self, s: S, e: E::V<S>) -> [E::V<S>; 2] {
+    fn label_entries(&self, s: S, e: E::V<S>) -> [E::V<S>; 2] {
         let [p, q] = self.probabilities(s, e);
-        let f = if RESIDUAL { q } else { E::product(s, p, q) };
+        let f = if self.residual { q } else { E::product(s, p, q) };
         [self.grad.times::<E>(s, minus(s, q)), E::max(s, self.floor, self.hess.times::<E>(s, f))]
     }
 }
@@ -335,20 +338,89 @@ impl<T: Float> Task for Chunk<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        if self.call.hessian == Hessian::Residual {
-            self.walk::<S, true>(s);
-        } else {
-            self.walk::<S, false>(s);
-        }
+        self.walk(s);
         if self.call.stream {
             s.fence();
         }
     }
 }
 
+/// Computes a row by itself: row `i` of the memory, which holds its logits, is row `row` of the batch. The first factors
+/// are lost, if there are weights.
+struct Alone<'a, 'b, T: Float> {
+    chunk: &'a Chunk<'a, T>,
+    row: usize,
+    i: usize,
+    memory: &'a mut Memory<'b, T>,
+    factors: &'a mut [RowFactors; 2],
+}
+
+impl<T: Float> Task for Alone<'_, '_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Alone { chunk, row, i, memory, factors } = self;
+        let GradHess { shape, labels, weights, hessian, floor, .. } = chunk.call;
+        let (len, width) = (shape.len, T::Ops::WIDTH);
+        let [logits, g, h] = memory.rows.map(|rows| rows.wrapping_add(i * memory.row_size));
+        let e = memory.e;
+        let fill = |[grad, hess]: [T; 2]| {
+            // SAFETY: a row's memory.
+            unsafe {
+                map::fill::<T::Ops>(g, len, grad);
+                map::fill::<T::Ops>(h, len, hess);
+            }
+        };
+        if !matches!(weights, Weights::One) {
+            let weight = weights.get(row);
+            if weight == 0.0 {
+                return fill(chunk.weightless());
+            }
+            chunk.set_factors(factors, 0, weight);
+        }
+        // SAFETY: rows of `len` elements apart from each other.
+        let sum = unsafe { row_sum::<T::Ops, S>(s, logits, len, e, 0) };
+        let group = &mut *memory.group;
+        group.start(1);
+        group.set(0, &sum);
+        if group.special(s) != 0 {
+            return fill([T::Ops::NAN; 2]);
+        }
+        if group.finish_others(s, len) & 1 == 1 {
+            // SAFETY: as above.
+            group.set_others(0, unsafe { row_others::<T::Ops, S>(s, logits, len, &sum) });
+        }
+        group.finish_inverse(s);
+        let mut peak = [T::default(); MAX_WIDTH];
+        // SAFETY: the array holds a vector.
+        unsafe { T::Ops::store(s, group.peak(s, 0), peak.as_mut_ptr()) };
+        let peak = T::Ops::splat(s, peak[0]);
+        let others = splat_wide::<T::Ops, S>(s, (group.others[0], group.others_low[0]));
+        let inverse = splat_wide::<T::Ops, S>(s, group.inverse_pair(0));
+        let both = [factors[0].splat::<T::Ops, S>(s), factors[1].splat::<T::Ops, S>(s)];
+        let lanes = Lanes::<T::Ops, S>::new(s, inverse, peak, others, both, (*hessian, *floor));
+        for i in (0..len).step_by(width) {
+            // SAFETY: a row's memory is whole vectors.
+            unsafe {
+                let [grad, hess] = lanes.entries(s, T::Ops::load(s, e.add(i)));
+                T::Ops::store(s, T::Ops::canonical(s, grad), g.add(i));
+                T::Ops::store(s, T::Ops::canonical(s, hess), h.add(i));
+            }
+        }
+        let class = labels.get(row).unwrap_or(0);
+        // SAFETY: labels are class numbers.
+        let [grad, hess] = lanes.label_entries(s, T::Ops::splat(s, unsafe { e.add(class).read() }));
+        for (entry, out) in [(grad, g), (hess, h)] {
+            // SAFETY: as above.
+            unsafe { T::Ops::store_first(s, T::Ops::canonical(s, entry), out.add(class), 1) };
+        }
+    }
+}
+
 impl<T: Float> Chunk<'_, T> {
     #[inline(always)]
-    fn walk<S: Simd, const RESIDUAL: bool>(&self, s: S) {
+    fn walk<S: Simd>(&self, s: S) {
         let (len, width) = (self.call.shape.len, T::Ops::WIDTH);
         let whole = len.next_multiple_of(width);
         let tall = len > T::Ops::BLOCK;
@@ -394,13 +466,14 @@ impl<T: Float> Chunk<'_, T> {
                     let n = rows.min(left);
                     Lines::of(&self.call.x, first).copy_to(memory.lines(0), n, len);
                     for i in 0..n {
-                        self.row::<S, RESIDUAL>(s, first + i, i, &mut memory, &mut factors);
+                        let (memory, factors) = (&mut memory, &mut factors);
+                        s.call(Alone { chunk: self, row: first + i, i, memory, factors });
                     }
                     self.put_rows(s, first, n, &memory);
                     first += n;
                 } else {
                     let n = if left < MIN_BAND { left } else { most.min(left / MIN_BAND * MIN_BAND) };
-                    self.band::<S, RESIDUAL>(s, first, n, &mut memory, &mut factors);
+                    self.band(s, first, n, &mut memory, &mut factors);
                     self.put_band(s, first, n, &memory);
                     first += n;
                 }
@@ -435,7 +508,7 @@ impl<T: Float> Chunk<'_, T> {
     /// # Safety
     /// The views are valid for these rows, the memory for a band and a row.
     #[inline(always)]
-    unsafe fn band<S: Simd, const RESIDUAL: bool>(
+    unsafe fn band<S: Simd>(
         &self,
         s: S,
         first: usize,
@@ -443,7 +516,7 @@ impl<T: Float> Chunk<'_, T> {
         memory: &mut Memory<'_, T>,
         factors: &mut [RowFactors; 2],
     ) {
-        let GradHess { shape, x, labels, weights, floor, .. } = self.call;
+        let GradHess { shape, x, labels, weights, hessian, floor, .. } = self.call;
         let (len, width, size) = (shape.len, T::Ops::WIDTH, memory.size);
         let [e, g, h] = memory.tiles;
         // SAFETY: the caller's promise; rows up to the chunk's end are read by this thread alone.
@@ -472,11 +545,11 @@ impl<T: Float> Chunk<'_, T> {
             let others = T::Ops::load_wide(s, &group.others, &group.others_low, j);
             let both = [factors[0].load::<T::Ops, S>(s, j), factors[1].load::<T::Ops, S>(s, j)];
             let (inverse, peak) = (group.inverses(s, j), group.peak(s, j));
-            let lanes = Lanes::<T::Ops, S>::new(s, inverse, peak, others, both, *floor);
+            let lanes = Lanes::<T::Ops, S>::new(s, inverse, peak, others, both, (*hessian, *floor));
             for i in (0..len * width).step_by(width) {
                 // SAFETY: the tiles have `len` vectors.
                 unsafe {
-                    let [grad, hess] = lanes.entries::<RESIDUAL>(s, T::Ops::load(s, e.add(i)));
+                    let [grad, hess] = lanes.entries(s, T::Ops::load(s, e.add(i)));
                     T::Ops::store(s, grad, g.add(i));
                     T::Ops::store(s, hess, h.add(i));
                 }
@@ -491,7 +564,7 @@ impl<T: Float> Chunk<'_, T> {
             let (mut grads, mut hesses) = ([T::default(); MAX_WIDTH], [T::default(); MAX_WIDTH]);
             // SAFETY: the arrays hold a vector.
             unsafe {
-                let [grad, hess] = lanes.label_entries::<RESIDUAL>(s, T::Ops::load(s, at.as_ptr()));
+                let [grad, hess] = lanes.label_entries(s, T::Ops::load(s, at.as_ptr()));
                 T::Ops::store(s, grad, grads.as_mut_ptr());
                 T::Ops::store(s, hess, hesses.as_mut_ptr());
             }
@@ -510,83 +583,13 @@ impl<T: Float> Chunk<'_, T> {
             // SAFETY: the caller's promise; nothing of the band has been written to the results.
             unsafe {
                 Lines::of(x, first + i).copy_to(memory.lines(0), 1, len);
-                self.row::<S, RESIDUAL>(s, first + i, 0, memory, factors);
+                s.call(Alone { chunk: self, row: first + i, i: 0, memory, factors });
                 for (result, tile) in [(1, g), (2, h)] {
                     let first = tile.wrapping_add(i / width * size + i % width);
                     let lane = Lines { first, row: 0, class: width as isize };
                     memory.lines(result).copy_to(lane, 1, len);
                 }
             }
-        }
-    }
-
-    /// Computes row `i` of the memory, which is row `row` of the batch. The first factors are lost, if there are weights.
-    ///
-    /// # Safety
-    /// As [`Chunk::band`].
-    #[inline(always)]
-    unsafe fn row<S: Simd, const RESIDUAL: bool>(
-        &self,
-        s: S,
-        row: usize,
-        i: usize,
-        memory: &mut Memory<'_, T>,
-        factors: &mut [RowFactors; 2],
-    ) {
-        let GradHess { shape, labels, weights, floor, .. } = self.call;
-        let (len, width) = (shape.len, T::Ops::WIDTH);
-        let [logits, g, h] = memory.rows.map(|rows| rows.wrapping_add(i * memory.row_size));
-        let e = memory.e;
-        let fill = |[grad, hess]: [T; 2]| {
-            // SAFETY: a row's memory.
-            unsafe {
-                map::fill::<T::Ops>(g, len, grad);
-                map::fill::<T::Ops>(h, len, hess);
-            }
-        };
-        if !matches!(weights, Weights::One) {
-            let weight = weights.get(row);
-            if weight == 0.0 {
-                return fill(self.weightless());
-            }
-            self.set_factors(factors, 0, weight);
-        }
-        // SAFETY: rows of `len` elements apart from each other.
-        let sum = unsafe { row_sum::<T::Ops, S>(s, logits, len, e, 0) };
-        let group = &mut *memory.group;
-        group.start(1);
-        group.set(0, &sum);
-        if group.special(s) != 0 {
-            return fill([T::Ops::NAN; 2]);
-        }
-        if group.finish_others(s, len) & 1 == 1 {
-            // SAFETY: as above.
-            group.set_others(0, unsafe { row_others::<T::Ops, S>(s, logits, len, &sum) });
-        }
-        group.finish_inverse(s);
-        let mut peak = [T::default(); MAX_WIDTH];
-        // SAFETY: the array holds a vector.
-        unsafe { T::Ops::store(s, group.peak(s, 0), peak.as_mut_ptr()) };
-        let peak = T::Ops::splat(s, peak[0]);
-        let others = splat_wide::<T::Ops, S>(s, (group.others[0], group.others_low[0]));
-        let inverse = splat_wide::<T::Ops, S>(s, group.inverse_pair(0));
-        let both = [factors[0].splat::<T::Ops, S>(s), factors[1].splat::<T::Ops, S>(s)];
-        let lanes = Lanes::<T::Ops, S>::new(s, inverse, peak, others, both, *floor);
-        for i in (0..len).step_by(width) {
-            // SAFETY: a row's memory is whole vectors.
-            unsafe {
-                let [grad, hess] = lanes.entries::<RESIDUAL>(s, T::Ops::load(s, e.add(i)));
-                T::Ops::store(s, T::Ops::canonical(s, grad), g.add(i));
-                T::Ops::store(s, T::Ops::canonical(s, hess), h.add(i));
-            }
-        }
-        let class = labels.get(row).unwrap_or(0);
-        // SAFETY: labels are class numbers.
-        let [grad, hess] =
-            lanes.label_entries::<RESIDUAL>(s, T::Ops::splat(s, unsafe { e.add(class).read() }));
-        for (entry, out) in [(grad, g), (hess, h)] {
-            // SAFETY: as above.
-            unsafe { T::Ops::store_first(s, T::Ops::canonical(s, entry), out.add(class), 1) };
         }
     }
 
