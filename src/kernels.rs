@@ -2,6 +2,7 @@
 
 pub(crate) mod classification_error;
 pub(crate) mod cross_entropy;
+pub(crate) mod grad_hess;
 pub(crate) mod labels;
 pub(crate) mod limits;
 pub(crate) mod log_softmax;

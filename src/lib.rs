@@ -85,13 +85,14 @@ pub mod limits {
 
 pub use error::Error;
 pub use float::Float;
+pub use kernels::grad_hess::Hessian;
 pub use kernels::labels::LabelType;
 pub use ops::evaluation::{token_logprobs, top_k_logprobs};
 pub use ops::{
-    Label, classification_error, cross_entropy, cross_entropy_rows, cross_entropy_value_and_grad,
-    log_softmax, log_softmax_backward, log_softmax_in_place, logsumexp, logsumexp_backward, mse_loss,
-    mse_loss_value_and_grad, soft_cross_entropy, soft_cross_entropy_value_and_grad, softmax,
-    softmax_backward, softmax_in_place,
+    Label, classification_error, cross_entropy, cross_entropy_grad_hess, cross_entropy_rows,
+    cross_entropy_value_and_grad, log_softmax, log_softmax_backward, log_softmax_in_place, logsumexp,
+    logsumexp_backward, mse_loss, mse_loss_value_and_grad, soft_cross_entropy,
+    soft_cross_entropy_value_and_grad, softmax, softmax_backward, softmax_in_place,
 };
 pub use parallel::{get_num_threads, set_num_threads, set_thread_override};
 pub use shape::Shape;

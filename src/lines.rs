@@ -234,7 +234,7 @@ pub(crate) struct Walk<'a, K: Kernel> {
 
 /// Memory in whole cache lines.
 #[derive(Default)]
-struct Buffer(Vec<Line>);
+pub(crate) struct Buffer(Vec<Line>);
 
 #[derive(Clone, Copy)]
 #[repr(align(64))]
@@ -243,7 +243,7 @@ struct Line(#[expect(dead_code, reason = "memory that is used through pointers")
 impl Buffer {
     /// Room for `n` elements; what it holds is undefined but initialised.
     #[inline(always)]
-    fn get<T>(&mut self, n: usize) -> *mut T {
+    pub(crate) fn get<T>(&mut self, n: usize) -> *mut T {
         let lines = (n * size_of::<T>()).div_ceil(64);
         if self.0.len() < lines {
             self.grow(lines);
@@ -257,7 +257,7 @@ impl Buffer {
         self.0.resize(lines, Line([0; 64]));
     }
 
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.len() * 64
     }
 }
@@ -627,8 +627,8 @@ unsafe fn to_columns<E: Element, S: Simd, const WHOLE: bool>(
 /// # Safety
 /// The rows exist up to `end`; `tile` has room for `count / WIDTH`, rounded up, tiles of `size` elements.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one place, one caller")]
-unsafe fn stage<E: Element, S: Simd>(
+#[expect(clippy::too_many_arguments, reason = "where the rows are, and where the tiles")]
+pub(crate) unsafe fn stage<E: Element, S: Simd>(
     s: S,
     view: &View<E::T>,
     shape: Shape,
@@ -701,8 +701,8 @@ unsafe fn stage<E: Element, S: Simd>(
 /// # Safety
 /// As [`stage`]; the rows may be written.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one place, one caller")]
-unsafe fn unstage<E: Element, S: Simd>(
+#[expect(clippy::too_many_arguments, reason = "where the rows are, and where the tiles")]
+pub(crate) unsafe fn unstage<E: Element, S: Simd>(
     s: S,
     view: &View<E::T>,
     shape: Shape,

@@ -27,6 +27,10 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 pub(crate) mod evaluation;
+mod grad_hess;
+pub use grad_hess::cross_entropy_grad_hess;
+#[cfg(feature = "python")]
+pub(crate) use grad_hess::grad_hess_view;
 
 /// Work below this many elements stays on the caller's thread.
 pub(crate) const SERIAL: usize = 100_000;

@@ -37,6 +37,8 @@ const C_CONTIGUOUS: c_int = 1;
 const F_CONTIGUOUS: c_int = 2;
 const ALIGNED: c_int = 0x100;
 const WRITEABLE: c_int = 0x400;
+/// The byte order by its own name, as arrays from `ctypes` have it.
+const NATIVE: u8 = if cfg!(target_endian = "little") { b'<' } else { b'>' };
 /// Work from this many elements on releases the interpreter.
 const DETACH: usize = 16_384;
 
@@ -64,6 +66,8 @@ macro_rules! by_dtype {
 
 // (Behind the macros that it uses.)
 mod evaluation;
+// (Below the macros, which it uses.)
+mod grad_hess;
 
 /// The C structure of an exact, native, aligned `ndarray`.
 #[derive(Clone, Copy)]
@@ -91,7 +95,7 @@ impl<'a> Array<'a> {
             let array = object.as_ptr().cast::<PyArrayObject>();
             let fields = &(*array).fields;
             let descr = &(*fields.descr).fields;
-            let native = matches!(descr.byteorder as u8, b'=' | b'|');
+            let native = matches!(descr.byteorder as u8, b'=' | b'|' | NATIVE);
             if !native || fields.flags & ALIGNED == 0 {
                 return None;
             }
@@ -1272,6 +1276,7 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(classification_error, m)?,
         wrap_pyfunction!(evaluation::token_logprobs, m)?,
         wrap_pyfunction!(evaluation::top_k_logprobs, m)?,
+        wrap_pyfunction!(grad_hess::cross_entropy_grad_hess, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

@@ -10,6 +10,8 @@ Their gradients, from saved values
     `softmax_backward`, `log_softmax_backward`, `logsumexp_backward`
 Losses, alone or with their gradient in one pass
     `cross_entropy`, `cross_entropy_value_and_grad`, `mse_loss`, `mse_loss_value_and_grad`
+Gradient boosting
+    `cross_entropy_grad_hess`
 Evaluation
     `classification_error`, `token_logprobs`, `top_k_logprobs`
 Control
@@ -30,6 +32,7 @@ Examples
  [ 0.021  -0.4429  0.4219]]
 """
 
+from ._boosting import cross_entropy_grad_hess
 from ._control import get_num_threads, set_num_threads, show_config, simd_level, threads
 from ._evaluation import token_logprobs, top_k_logprobs
 from ._functional import (
@@ -53,6 +56,7 @@ __all__ = [
     "__version__",
     "classification_error",
     "cross_entropy",
+    "cross_entropy_grad_hess",
     "cross_entropy_value_and_grad",
     "get_num_threads",
     "log_softmax",

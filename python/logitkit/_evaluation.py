@@ -39,9 +39,9 @@ def token_logprobs(
 ) -> tuple[ScalarOrFloats, ScalarOrBools]:
     """Return the log-probability of each label, and whether it is the most probable class.
 
-    With ``lp = log_softmax(logits / temperature)`` the log-probability of a row is ``lp_y`` for its label y:
-    minus its cross-entropy, [1]_ equation 4.108. The label is the most probable class where
-    ``argmax_c logits_c == y``, the greedy match of a language model's evaluation. Both come from
+    With ``lp = log_softmax(logits / temperature)`` the log-probability of a row is ``lp_y`` for its
+    label y: minus its cross-entropy, [1]_ equation 4.108. The label is the most probable class
+    where ``argmax_c logits_c == y``, the greedy match of a language model's evaluation. Both come from
     one pass over the logits, without an array of their size.
 
     Parameters
@@ -124,8 +124,8 @@ def top_k_logprobs(
 ) -> tuple[Floats, Indices]:
     """Return the largest log-probabilities of each row and their classes, best first.
 
-    The first k entries of ``lp = log_softmax(logits / temperature)`` in descending order, [1]_ section 4.3.4,
-    found without sorting a row and without an array of the size of the logits.
+    The first k entries of ``lp = log_softmax(logits / temperature)`` in descending order, [1]_
+    section 4.3.4, found without sorting a row and without an array of the size of the logits.
 
     Parameters
     ----------

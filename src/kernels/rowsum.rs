@@ -407,7 +407,7 @@ impl<E: Element> Group<E> {
 
     /// Takes the temperatures of `n` rows from `first` on.
     #[inline(always)]
-    fn temper(&mut self, temperature: &Temperature, first: usize, n: usize) {
+    pub(crate) fn temper(&mut self, temperature: &Temperature, first: usize, n: usize) {
         self.tempered = usize::from(!temperature.is_one());
         if self.tempered != 0 {
             for i in 0..n.next_multiple_of(E::WIDTH).min(GROUP) {
@@ -534,9 +534,23 @@ impl<E: Element> Group<E> {
         dominated
     }
 
+    /// `others`, without `log`; bit `i` of the result is set where row `i` is dominated: then it is not right.
+    #[inline(always)]
+    pub(crate) fn finish_others<S: Simd>(&mut self, s: S, len: usize) -> u64 {
+        let threshold = if len > 1 { E::dominated(len) } else { f64::NEG_INFINITY };
+        let mut dominated = 0;
+        for j in (0..self.lanes()).step_by(E::WIDTH) {
+            let sum = E::load_wide(s, &self.hi, &self.lo, j);
+            let others = E::without(s, sum, self.peak(s, j));
+            dominated |= u64::from(E::below(s, others, sum, threshold)) << j;
+            E::store_wide(s, others, &mut self.others, &mut self.others_low, j);
+        }
+        dominated
+    }
+
     /// The stored exponentials of the maxima of rows `j..j + WIDTH`.
     #[inline(always)]
-    fn peak<S: Simd>(&self, s: S, j: usize) -> E::V<S> {
+    pub(crate) fn peak<S: Simd>(&self, s: S, j: usize) -> E::V<S> {
         self.exponentials(s, Self::load(s, &self.max, j), j)
     }
 
@@ -768,7 +782,7 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
 /// # Safety
 /// `x` is valid for reading and `e` for writing `len * WIDTH` elements, `len >= 1`.
 #[inline(always)]
-unsafe fn tile_sum<E: Element, S: Simd>(
+pub(crate) unsafe fn tile_sum<E: Element, S: Simd>(
     s: S,
     x: *const E::T,
     e: *mut E::T,

@@ -108,6 +108,19 @@ def top_half_logprobs(b: Batch) -> tuple[Any, ...]:
     return lk.top_k_logprobs(b.x, (b.x.shape[b.axis] + 1) // 2, axis=b.axis)
 
 
+def cross_entropy_grad_hess(b: Batch) -> tuple[Any, ...]:
+    """With weights, of which some are 0; the class axis goes last and comes back."""
+    results = lk.cross_entropy_grad_hess(
+        np.moveaxis(b.x, b.axis, -1),
+        b.labels,
+        sample_weight=b.t.take(0, axis=b.axis),
+        hessian="upper",
+        hess_floor=1e-16,
+        dtype=np.float32 if b.x.dtype.itemsize == 4 else np.float64,
+    )
+    return tuple(np.moveaxis(result, -1, b.axis) for result in results)
+
+
 def cross_entropy_mean(b: Batch) -> tuple[Any, ...]:
     return lk.cross_entropy_value_and_grad(b.x, b.labels, axis=b.axis)
 
@@ -163,6 +176,7 @@ ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
         token_logprobs,
         top_k_logprobs,
         top_half_logprobs,
+        cross_entropy_grad_hess,
     )
 }
 """Operations whose results for a row depend on that row alone."""

@@ -52,6 +52,10 @@ SIGNATURES = {
         "(logits, labels, *, axis=-1, ignore_index=-100, reduction='mean', grad_output=None, "
         "grad_out=None)"
     ),
+    "cross_entropy_grad_hess": (
+        "(scores, labels, *, sample_weight=None, hessian='exact', hess_scale=1.0, "
+        "hess_floor=0.0, dtype=<class 'numpy.float32'>, order='K', out=None)"
+    ),
     "mse_loss": "(pred, target, *, reduction='mean', out=None)",
     "mse_loss_value_and_grad": (
         "(pred, target, *, reduction='mean', grad_output=None, grad_out=None)"
