@@ -1,5 +1,6 @@
 //! The mathematics: one file per operation, forward beside backward.
 
+pub(crate) mod binary_cross_entropy;
 pub(crate) mod classification_error;
 pub(crate) mod cross_entropy;
 pub(crate) mod labels;
@@ -13,3 +14,4 @@ mod price;
 pub(crate) mod rowsum;
 pub(crate) mod soft_cross_entropy;
 pub(crate) mod softmax;
+pub(crate) mod weights;

@@ -1,6 +1,8 @@
 //! The operations: check shapes and labels, split the rows over threads, run a kernel. No arithmetic on elements.
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
+pub(crate) mod elementwise;
+
 use crate::error::Error;
 use crate::exact::{divide_pair, ldexp};
 use crate::float::{Element, Float};

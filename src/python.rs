@@ -62,6 +62,8 @@ macro_rules! by_dtype {
     };
 }
 
+mod elementwise;
+
 /// The C structure of an exact, native, aligned `ndarray`.
 #[derive(Clone, Copy)]
 struct Array<'a> {
@@ -905,14 +907,18 @@ fn size(array: &Array<'_>) -> usize {
 }
 
 #[pyfunction]
-#[pyo3(signature = (pred, target, reduction, out, /))]
+#[pyo3(signature = (pred, target, weight, reduction, out, /))]
 fn mse_loss(
     py: Python<'_>,
     pred: Object<'_, '_>,
     target: Object<'_, '_>,
+    weight: Object<'_, '_>,
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
+    if !weight.is_none() {
+        return elementwise::weighted_mse_loss(py, pred, target, weight, reduction, out);
+    }
     let (p, t) = plain!(py, flat_pair(pred, target));
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, mse_typed(py, &p, &t, how, out))
@@ -955,15 +961,27 @@ fn mse_typed<T: Float>(
 }
 
 #[pyfunction]
-#[pyo3(signature = (pred, target, reduction, grad_output, grad_out, /))]
+#[pyo3(signature = (pred, target, weight, reduction, grad_output, grad_out, /))]
 fn mse_loss_value_and_grad(
     py: Python<'_>,
     pred: Object<'_, '_>,
     target: Object<'_, '_>,
+    weight: Object<'_, '_>,
     reduction: Object<'_, '_>,
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
+    if !weight.is_none() {
+        return elementwise::weighted_mse_loss_value_and_grad(
+            py,
+            pred,
+            target,
+            weight,
+            reduction,
+            grad_output,
+            grad_out,
+        );
+    }
     let (p, t) = plain!(py, flat_pair(pred, target));
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, mse_grad_typed(py, &p, &t, how, grad_output, grad_out))
@@ -1240,6 +1258,8 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(mse_loss, m)?,
         wrap_pyfunction!(mse_loss_value_and_grad, m)?,
         wrap_pyfunction!(classification_error, m)?,
+        wrap_pyfunction!(elementwise::binary_cross_entropy_with_logits, m)?,
+        wrap_pyfunction!(elementwise::binary_cross_entropy_with_logits_value_and_grad, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

@@ -1,7 +1,7 @@
 //! Sums over chunks, combined in their order, and means: no digits lost and no overflow on the way.
 #![expect(unsafe_code, reason = "threads share the cells of a sum")]
 
-use crate::exact::{add_pairs, ldexp, two_product, two_sum, value};
+use crate::exact::{add_pairs, frexp, ldexp, mul_pairs, two_product, two_sum, value};
 use std::cell::Cell;
 
 /// How the losses of the rows become one number.
@@ -31,6 +31,50 @@ impl Sum {
     pub(crate) fn of_large(values: &[f64]) -> Sum {
         let sum = values.iter().fold((0.0, 0.0), |sum, &v| add_pairs(sum, (ldexp(v, -ROOM), 0.0)));
         Sum::new(sum, ROOM)
+    }
+
+    /// The product of a few numbers, without overflow or underflow on the way.
+    pub(crate) fn product(factors: &[f64]) -> Sum {
+        let split = |(product, exponent), &factor: &f64| {
+            let (mantissa, power) = frexp(factor);
+            (mul_pairs(product, (mantissa, 0.0)), exponent + power)
+        };
+        let (product, exponent) = factors.iter().fold(((1.0, 0.0), 0), split);
+        Sum::new(product, exponent)
+    }
+
+    /// The quotient of two numbers, without overflow or underflow on the way; NaN where the divisor is 0.
+    pub(crate) fn over(self, divisor: Sum) -> Sum {
+        let normal = |sum: Sum| {
+            let (high, low) = if sum.high.is_finite() { two_sum(sum.high, sum.low) } else { (sum.high, 0.0) };
+            let (mantissa, power) = frexp(high);
+            (mantissa, ldexp(low, -power), power + sum.exponent)
+        };
+        let ((a, a_low, a_power), (b, b_low, b_power)) = (normal(self), normal(divisor));
+        if b == 0.0 {
+            return Sum::new((f64::NAN, 0.0), 0);
+        }
+        let quotient = a / b;
+        let (product, e) = two_product(quotient, b);
+        let rest = ((a - product) - e + (a_low - quotient * b_low)) / b;
+        Sum::new((quotient, if rest.is_finite() { rest } else { 0.0 }), a_power - b_power)
+    }
+
+    /// The number as `(high, low)`; zero or infinite beyond the range of `f64`.
+    pub(crate) fn pair(self) -> (f64, f64) {
+        let high = ldexp(value((self.high, self.low)), self.exponent);
+        let rest = self.high - ldexp(high, -self.exponent) + self.low;
+        let low = ldexp(rest, self.exponent);
+        (high, if low.is_finite() { low } else { 0.0 })
+    }
+
+    /// The nearest `f64`; the positive NaN where it is none.
+    pub(crate) fn rounded(self) -> f64 {
+        self.reduced(Reduction::Sum, 1)
+    }
+
+    pub(crate) fn is_zero(self) -> bool {
+        self.high + self.low == 0.0
     }
 
     /// The same number with another exponent.

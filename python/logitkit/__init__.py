@@ -9,7 +9,8 @@ Normalisation
 Their gradients, from saved values
     `softmax_backward`, `log_softmax_backward`, `logsumexp_backward`
 Losses, alone or with their gradient in one pass
-    `cross_entropy`, `cross_entropy_value_and_grad`, `mse_loss`, `mse_loss_value_and_grad`
+    `cross_entropy`, `cross_entropy_value_and_grad`, `mse_loss`, `mse_loss_value_and_grad`,
+    `binary_cross_entropy_with_logits`, `binary_cross_entropy_with_logits_value_and_grad`
 Evaluation
     `classification_error`
 Control
@@ -30,6 +31,10 @@ Examples
  [ 0.021  -0.4429  0.4219]]
 """
 
+from ._binary import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_value_and_grad,
+)
 from ._control import get_num_threads, set_num_threads, show_config, simd_level, threads
 from ._functional import (
     log_softmax,
@@ -50,6 +55,8 @@ from ._losses import (
 
 __all__ = [
     "__version__",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_value_and_grad",
     "classification_error",
     "cross_entropy",
     "cross_entropy_value_and_grad",

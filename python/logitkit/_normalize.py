@@ -214,21 +214,57 @@ def classification_error(
     return _value(lambda x, t, _: _core.classification_error(x, t, *options), loss, None)
 
 
-def mse_loss(pred: object, target: object, reduction: object, out: object) -> Any:
+def mse_loss(pred: object, target: object, weight_: object, reduction: object, out: object) -> Any:
     loss = _regression(pred, target, reduction)
-    return _value(lambda p, t, out: _core.mse_loss(p, t, loss.reduction, out), loss, out)
+    weight = weights(weight_, "weight", loss.operands[0], "pred", loss.grad_shape)
+    return _value(lambda p, t, out: _core.mse_loss(p, t, weight, loss.reduction, out), loss, out)
 
 
 def mse_loss_value_and_grad(
-    pred: object, target: object, reduction: object, grad_output: object, grad_out: object
+    pred: object,
+    target: object,
+    weight_: object,
+    reduction: object,
+    grad_output: object,
+    grad_out: object,
 ) -> tuple[Any, Any]:
     loss = _regression(pred, target, reduction)
+    weight = weights(weight_, "weight", loss.operands[0], "pred", loss.grad_shape)
     return _value_and_grad(
-        lambda p, t, factor, out: _core.mse_loss_value_and_grad(p, t, loss.reduction, factor, out),
+        lambda p, t, factor, out: _core.mse_loss_value_and_grad(
+            p, t, weight, loss.reduction, factor, out
+        ),
         loss,
         grad_output,
         grad_out,
     )
+
+
+@silent
+def weights(
+    weight_: object, name: str, lead: Array, lead_name: str, shape: tuple[int, ...]
+) -> Array | None:
+    """Weights that broadcast to an operand, in its dtype and C order.
+
+    One number, or one for each place along the last axis, stay what they are: the compiled module
+    repeats them. `lead` is the operand in at least one dimension, `shape` the one that it came in.
+    """
+    if weight_ is None:
+        return None
+    weight = real_array(weight_, name)
+    try:
+        whole = np.broadcast_to(weight, shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} has shape {weight.shape}, which does not broadcast to the shape {shape} "
+            f"of {lead_name}"
+        ) from None
+    weight = weight.astype(lead.dtype)
+    if weight.size == 1:
+        return weight.reshape(1)
+    if weight.size == weight.shape[-1] == shape[-1]:
+        return np.ascontiguousarray(weight.reshape(shape[-1]))
+    return np.ascontiguousarray(np.broadcast_to(weight, whole.shape))
 
 
 @silent

@@ -52,9 +52,16 @@ SIGNATURES = {
         "(logits, labels, *, axis=-1, ignore_index=-100, reduction='mean', grad_output=None, "
         "grad_out=None)"
     ),
-    "mse_loss": "(pred, target, *, reduction='mean', out=None)",
+    "mse_loss": "(pred, target, *, weight=None, reduction='mean', out=None)",
     "mse_loss_value_and_grad": (
-        "(pred, target, *, reduction='mean', grad_output=None, grad_out=None)"
+        "(pred, target, *, weight=None, reduction='mean', grad_output=None, grad_out=None)"
+    ),
+    "binary_cross_entropy_with_logits": (
+        "(logits, targets, *, pos_weight=None, weight=None, reduction='mean', out=None)"
+    ),
+    "binary_cross_entropy_with_logits_value_and_grad": (
+        "(logits, targets, *, pos_weight=None, weight=None, reduction='mean', grad_output=None, "
+        "grad_out=None)"
     ),
     "classification_error": ("(scores, labels, *, axis=-1, ignore_index=-100, reduction='mean')"),
     "get_num_threads": "()",
