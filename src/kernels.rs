@@ -5,6 +5,7 @@ pub(crate) mod classification_error;
 pub(crate) mod cross_entropy;
 pub(crate) mod labels;
 pub(crate) mod limits;
+pub(crate) mod log_loss;
 pub(crate) mod log_softmax;
 pub(crate) mod logsumexp;
 pub(crate) mod map;

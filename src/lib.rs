@@ -87,6 +87,7 @@ pub use error::Error;
 pub use float::Float;
 pub use kernels::labels::LabelType;
 pub use ops::elementwise::{binary_cross_entropy_with_logits, mse_loss_weighted};
+pub use ops::log_loss::{log_loss, soft_log_loss};
 pub use ops::{
     Label, classification_error, cross_entropy, cross_entropy_rows, cross_entropy_value_and_grad,
     log_softmax, log_softmax_backward, log_softmax_in_place, logsumexp, logsumexp_backward, mse_loss,

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
 pub(crate) mod elementwise;
+pub(crate) mod log_loss;
 
 use crate::error::Error;
 use crate::exact::{divide_pair, ldexp};

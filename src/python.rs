@@ -63,6 +63,7 @@ macro_rules! by_dtype {
 }
 
 mod elementwise;
+mod log_loss;
 
 /// The C structure of an exact, native, aligned `ndarray`.
 #[derive(Clone, Copy)]
@@ -1260,6 +1261,8 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(classification_error, m)?,
         wrap_pyfunction!(elementwise::binary_cross_entropy_with_logits, m)?,
         wrap_pyfunction!(elementwise::binary_cross_entropy_with_logits_value_and_grad, m)?,
+        wrap_pyfunction!(log_loss::log_loss, m)?,
+        wrap_pyfunction!(log_loss::log_loss_value_and_grad, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

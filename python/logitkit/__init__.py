@@ -10,7 +10,8 @@ Their gradients, from saved values
     `softmax_backward`, `log_softmax_backward`, `logsumexp_backward`
 Losses, alone or with their gradient in one pass
     `cross_entropy`, `cross_entropy_value_and_grad`, `mse_loss`, `mse_loss_value_and_grad`,
-    `binary_cross_entropy_with_logits`, `binary_cross_entropy_with_logits_value_and_grad`
+    `binary_cross_entropy_with_logits`, `binary_cross_entropy_with_logits_value_and_grad`,
+    `log_loss`, `log_loss_value_and_grad`
 Evaluation
     `classification_error`
 Control
@@ -44,6 +45,7 @@ from ._functional import (
     softmax,
     softmax_backward,
 )
+from ._log_loss import log_loss, log_loss_value_and_grad
 from ._logitkit_core import __version__
 from ._losses import (
     classification_error,
@@ -61,6 +63,8 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_value_and_grad",
     "get_num_threads",
+    "log_loss",
+    "log_loss_value_and_grad",
     "log_softmax",
     "log_softmax_backward",
     "logsumexp",

@@ -64,6 +64,27 @@ def binary_cross_entropy_with_logits_value_and_grad(
     grad_out: object,
     /,
 ) -> Any: ...
+def log_loss(
+    probs: object,
+    labels: object,
+    axis: object,
+    sample_weight: object,
+    ignore_index: object,
+    reduction: object,
+    out: object,
+    /,
+) -> Any: ...
+def log_loss_value_and_grad(
+    probs: object,
+    labels: object,
+    axis: object,
+    sample_weight: object,
+    ignore_index: object,
+    reduction: object,
+    grad_output: object,
+    grad_out: object,
+    /,
+) -> Any: ...
 def classification_error(
     scores: object, labels: object, axis: object, ignore_index: object, reduction: object, /
 ) -> Any: ...

@@ -253,18 +253,18 @@ def weights(
         return None
     weight = real_array(weight_, name)
     try:
-        whole = np.broadcast_to(weight, shape)
+        np.broadcast_to(weight, shape)
     except ValueError:
         raise ValueError(
             f"{name} has shape {weight.shape}, which does not broadcast to the shape {shape} "
             f"of {lead_name}"
         ) from None
-    weight = weight.astype(lead.dtype)
+    weight = plain(weight, lead.dtype)
     if weight.size == 1:
         return weight.reshape(1)
     if weight.size == weight.shape[-1] == shape[-1]:
         return np.ascontiguousarray(weight.reshape(shape[-1]))
-    return np.ascontiguousarray(np.broadcast_to(weight, whole.shape))
+    return np.ascontiguousarray(np.broadcast_to(weight, shape))
 
 
 @silent

@@ -32,7 +32,7 @@ impl<T: Float> Cycle<T> {
     }
 
     /// The numbers of `start..start + len`: where they lie, or repeated in `memory`.
-    fn part(&self, start: usize, len: usize, memory: &mut Vec<T>) -> *const T {
+    pub(super) fn part(&self, start: usize, len: usize, memory: &mut Vec<T>) -> *const T {
         let phase = start % self.period;
         if phase + len <= self.period {
             return self.numbers.wrapping_add(phase);
@@ -49,7 +49,7 @@ impl<T: Float> Cycle<T> {
     }
 
     /// The sum over `len` elements.
-    fn sum(&self, len: usize) -> Sum {
+    pub(super) fn sum(&self, len: usize) -> Sum {
         summed(len, &|start, len, memory: &mut Memory<T>| {
             let x = self.part(start, len, &mut memory.first);
             let sum = dispatch(Total::<T::Ops> { x, len });

@@ -9,19 +9,28 @@ use crate::ops;
 use crate::ops::elementwise::{
     BinaryLoss, Cycle, ElementLoss, Incoming, SquaredLoss, elementwise_loss, reduced_loss,
 };
+use numpy::npyffi::npy_intp;
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
 
-/// Weights that broadcast to `x` as one number, one for each place along the last axis, or one for each element; C order.
-pub(super) fn cycle_of<'a, T: Float>(object: Object<'a, '_>, x: &Array<'_>) -> Option<(Array<'a>, Cycle<T>)> {
-    let array = Array::new(object)?;
+/// Weights of the dtype of `x`, in C order; element `i` of what they are for has number `i % size`.
+pub(super) fn cycle<'a, T: Float>(array: Array<'a>, x: &Array<'_>) -> Option<(Array<'a>, Cycle<T>)> {
     let period = size(&array);
-    let one_row =
-        array.dims.len() <= 1 && (period == 1 || x.dims.last().is_some_and(|&n| n as usize == period));
     let fits = array.type_num == x.type_num && array.flags & C_CONTIGUOUS != 0 && period > 0;
     // SAFETY: an array of as many numbers, which the caller's reference keeps.
-    (fits && (one_row || array.dims == x.dims))
-        .then(|| (array, unsafe { Cycle::new(array.data.cast::<T>().cast_const(), period) }))
+    fits.then(|| (array, unsafe { Cycle::new(array.data.cast::<T>().cast_const(), period) }))
+}
+
+/// Weights that broadcast to `x` as one number, one for each place along the last axis, or one for each element.
+fn cycle_of<'a, T: Float>(object: Object<'a, '_>, x: &Array<'_>) -> Option<(Array<'a>, Cycle<T>)> {
+    let array = Array::new(object)?;
+    let row = |n: npy_intp| n == 1 || x.dims.last() == Some(&n);
+    let fits = match array.dims {
+        [] => true,
+        &[n] => row(n),
+        dims => dims == x.dims,
+    };
+    if fits { cycle(array, x) } else { None }
 }
 
 /// [`cycle_of`], or nothing for None.

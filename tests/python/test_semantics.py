@@ -63,6 +63,14 @@ SIGNATURES = {
         "(logits, targets, *, pos_weight=None, weight=None, reduction='mean', grad_output=None, "
         "grad_out=None)"
     ),
+    "log_loss": (
+        "(probs, labels, *, axis=-1, sample_weight=None, ignore_index=-100, reduction='mean', "
+        "out=None)"
+    ),
+    "log_loss_value_and_grad": (
+        "(probs, labels, *, axis=-1, sample_weight=None, ignore_index=-100, reduction='mean', "
+        "grad_output=None, grad_out=None)"
+    ),
     "classification_error": ("(scores, labels, *, axis=-1, ignore_index=-100, reduction='mean')"),
     "get_num_threads": "()",
     "set_num_threads": "(n)",
