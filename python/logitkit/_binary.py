@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from . import _logitkit_core as _core
-from ._normalize import _Loss, _value, _value_and_grad, weights
-from ._operands import checked_reduction, plain, real_array, result_dtype, silent, work_dtype
+from ._normalize import _Loss, _value, _value_and_grad, loss_dtype, weights
+from ._operands import checked_reduction, plain, real_array, silent, work_dtype
 
 if TYPE_CHECKING:
-    from ._types import Array, ArrayLike, Floats, Scalar, ScalarOrFloats
+    from ._types import Array, ArrayLike, DTypeLike, Floats, Scalar, ScalarOrFloats
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -27,6 +27,7 @@ def binary_cross_entropy_with_logits(
     pos_weight: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     reduction: Literal["mean", "sum"] = "mean",
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Scalar: ...
 @overload
@@ -37,6 +38,7 @@ def binary_cross_entropy_with_logits(
     pos_weight: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     reduction: str,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
 def binary_cross_entropy_with_logits(
@@ -46,6 +48,7 @@ def binary_cross_entropy_with_logits(
     pos_weight: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     reduction: str = "mean",
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats:
     """Return the binary cross-entropy between targets and the sigmoid of `logits`.
@@ -69,20 +72,23 @@ def binary_cross_entropy_with_logits(
         even when it is NaN or infinite.
     reduction : {"mean", "sum", "none"}
         ``"mean"`` divides the sum of the losses by the number of elements, whatever their weights.
+    dtype : data-type, optional
+        The dtype to compute in: float64, or float32 for all others that are allowed (float16,
+        bfloat16).
     out : ndarray, optional
         Takes the result: of its shape (0-d for mean and sum) and dtype.
 
     Returns
     -------
     scalar or ndarray
-        A NumPy scalar, or for ``"none"`` an array of the shape of `logits`. float64 for float64,
-        integers and bool; float32 for float32 and the 16-bit types.
+        A NumPy scalar, or for ``"none"`` an array of the shape of `logits`. Without `dtype`
+        float64 for float64, integers and bool; float32 for float32 and the 16-bit types.
 
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, or if `out`
-        has another dtype than the result.
+        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `dtype`
+        is not one of those, or if `out` has another dtype than the result.
     ValueError
         If the shapes differ, if weights do not broadcast to them, if `reduction` is unknown, or
         if `out` is read-only or has another shape.
@@ -116,11 +122,13 @@ def binary_cross_entropy_with_logits(
     ... )
     2.1032
     """
-    result = _core.binary_cross_entropy_with_logits(
-        logits, targets, pos_weight, weight, reduction, out
-    )
+    result: Any = NotImplemented
+    if dtype is None:
+        result = _core.binary_cross_entropy_with_logits(
+            logits, targets, pos_weight, weight, reduction, out
+        )
     if result is NotImplemented:
-        loss, options = _binary(logits, targets, pos_weight, weight, reduction)
+        loss, options = _binary(logits, targets, pos_weight, weight, reduction, dtype)
         result = _value(
             lambda x, t, out: _core.binary_cross_entropy_with_logits(x, t, *options, out), loss, out
         )
@@ -232,7 +240,12 @@ def binary_cross_entropy_with_logits_value_and_grad(
 
 @silent
 def _binary(
-    logits_: object, targets_: object, pos_weight_: object, weight_: object, reduction_: object
+    logits_: object,
+    targets_: object,
+    pos_weight_: object,
+    weight_: object,
+    reduction_: object,
+    dtype_: object = None,
 ) -> tuple[_Loss, tuple[Array | None, Array | None, str]]:
     """The loss, and the compiled module's options."""
     logits, targets = real_array(logits_, "logits"), real_array(targets_, "targets")
@@ -241,7 +254,7 @@ def _binary(
         raise ValueError(
             f"logits have shape {logits.shape}, but targets have shape {targets.shape}"
         )
-    dtype = result_dtype(logits)
+    dtype = loss_dtype(dtype_, logits)
     work = work_dtype(dtype)
     x, t = np.atleast_1d(plain(logits, work)), np.atleast_1d(plain(targets, work))
     loss = _Loss(

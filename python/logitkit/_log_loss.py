@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from . import _logitkit_core as _core
-from ._normalize import _Loss, _value, _value_and_grad, reduced_shape
+from ._normalize import _Loss, _value, _value_and_grad, loss_dtype, reduced_shape
 from ._operands import (
     checked_ignore_index,
     checked_reduction,
@@ -16,13 +16,12 @@ from ._operands import (
     class_labels,
     plain,
     real_array,
-    result_dtype,
     silent,
     work_dtype,
 )
 
 if TYPE_CHECKING:
-    from ._types import Array, ArrayLike, Floats, Scalar, ScalarOrFloats
+    from ._types import Array, ArrayLike, DTypeLike, Floats, Scalar, ScalarOrFloats
 
 __all__ = ["log_loss", "log_loss_value_and_grad"]
 
@@ -36,6 +35,7 @@ def log_loss(
     sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
     reduction: Literal["mean", "sum"] = "mean",
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Scalar: ...
 @overload
@@ -47,6 +47,7 @@ def log_loss(
     sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
     reduction: str,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
 def log_loss(
@@ -57,6 +58,7 @@ def log_loss(
     sample_weight: ArrayLike | None = None,
     ignore_index: int | None = -100,
     reduction: str = "mean",
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats:
     """Return the cross-entropy between labels and given probabilities.
@@ -83,6 +85,9 @@ def log_loss(
     reduction : {"mean", "sum", "none"}
         ``"mean"`` divides the sum of the losses by the sum of the sample weights, without them by
         the number of rows, ignored rows left out.
+    dtype : data-type, optional
+        The dtype to compute in: float64, or float32 for all others that are allowed (float16,
+        bfloat16).
     out : ndarray, optional
         Takes the result: of its shape (0-d for mean and sum) and dtype.
 
@@ -90,7 +95,8 @@ def log_loss(
     -------
     scalar or ndarray
         A NumPy scalar, or for ``"none"`` an array of the shape of `probs` without `axis`.
-        float64 for float64, integers and bool; float32 for float32 and the 16-bit types.
+        Without `dtype` float64 for float64, integers and bool; float32 for float32 and the 16-bit
+        types.
 
     Raises
     ------
@@ -98,7 +104,8 @@ def log_loss(
         If a label is neither in ``[0, C)`` nor ignored; it names the first one.
     TypeError
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if the labels
-        are bool, if `axis` is no integer, or if `out` has another dtype than the result.
+        are bool, if `axis` is no integer, if `dtype` is not one of those, or if `out` has another
+        dtype than the result.
     ValueError
         If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, or
         if `out` is read-only or has another shape.
@@ -130,9 +137,11 @@ def log_loss(
     >>> print(lk.log_loss(probs, [1, 0, 1], sample_weight=[1.0, 3.0, 0.0]).round(4))
     0.1937
     """
-    result = _core.log_loss(probs, labels, axis, sample_weight, ignore_index, reduction, out)
+    result: Any = NotImplemented
+    if dtype is None:
+        result = _core.log_loss(probs, labels, axis, sample_weight, ignore_index, reduction, out)
     if result is NotImplemented:
-        call = _Call(probs, labels, axis, sample_weight, ignore_index, reduction)
+        call = _Call(probs, labels, axis, sample_weight, ignore_index, reduction, dtype)
         result = _value(call.value, call.loss, out)
     return result
 
@@ -256,12 +265,13 @@ class _Call:
         sample_weight_: object,
         ignore_index_: object,
         reduction_: object,
+        dtype_: object = None,
     ) -> None:
         probs, labels = real_array(probs_, "probs"), real_array(labels_, "labels")
         axis = class_axis(axis_, probs.ndim)
         ignore_index = checked_ignore_index(ignore_index_)
         reduction = checked_reduction(reduction_)
-        dtype = result_dtype(probs)
+        dtype = loss_dtype(dtype_, probs)
         work = work_dtype(dtype)
         batch = reduced_shape(probs.shape, (axis,), keepdims=False)
         weight = _row_weights(sample_weight_, batch, work)

@@ -8,7 +8,7 @@ from . import _logitkit_core as _core
 from . import _normalize
 
 if TYPE_CHECKING:
-    from ._types import Array, ArrayLike, Floats, Scalar, ScalarOrFloats
+    from ._types import Array, ArrayLike, DTypeLike, Floats, Scalar, ScalarOrFloats
 
 __all__ = [
     "classification_error",
@@ -230,6 +230,7 @@ def mse_loss(
     *,
     weight: ArrayLike | None = None,
     reduction: Literal["mean", "sum"] = "mean",
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Scalar: ...
 @overload
@@ -239,6 +240,7 @@ def mse_loss(
     *,
     weight: ArrayLike | None = None,
     reduction: str,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
 def mse_loss(
@@ -247,6 +249,7 @@ def mse_loss(
     *,
     weight: ArrayLike | None = None,
     reduction: str = "mean",
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats:
     """Return the squared error of predictions, by default its mean over all elements.
@@ -262,20 +265,23 @@ def mse_loss(
         0 contributes exactly 0, even when it is NaN or infinite.
     reduction : {"mean", "sum", "none"}
         ``"mean"`` divides the sum by the number of elements, or by the sum of their weights.
+    dtype : data-type, optional
+        The dtype to compute in: float64, or float32 for all others that are allowed (float16,
+        bfloat16).
     out : ndarray, optional
         Takes the result: of its shape (0-d for mean and sum) and dtype.
 
     Returns
     -------
     scalar or ndarray
-        A NumPy scalar, or for ``"none"`` an array of the shape of `pred`. float32 if both are
-        float32 or 16-bit, float64 if one is float64, integer or bool.
+        A NumPy scalar, or for ``"none"`` an array of the shape of `pred`. Without `dtype` float32
+        if both are float32 or 16-bit, float64 if one is float64, integer or bool.
 
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, or if `out`
-        has another dtype than the result.
+        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `dtype`
+        is not one of those, or if `out` has another dtype than the result.
     ValueError
         If the shapes differ, if `weight` does not broadcast to them, if `reduction` is unknown, or
         if `out` is read-only or has another shape.
@@ -305,9 +311,11 @@ def mse_loss(
     >>> print(lk.mse_loss([1.0, 2.0, 4.0], [1.0, 1.0, 2.0], weight=[0.0, 3.0, 1.0]))
     1.75
     """
-    result = _core.mse_loss(pred, target, weight, reduction, out)
+    result: Any = NotImplemented
+    if dtype is None:
+        result = _core.mse_loss(pred, target, weight, reduction, out)
     if result is NotImplemented:
-        result = _normalize.mse_loss(pred, target, weight, reduction, out)
+        result = _normalize.mse_loss(pred, target, weight, reduction, dtype, out)
     return result
 
 

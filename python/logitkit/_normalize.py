@@ -214,8 +214,10 @@ def classification_error(
     return _value(lambda x, t, _: _core.classification_error(x, t, *options), loss, None)
 
 
-def mse_loss(pred: object, target: object, weight_: object, reduction: object, out: object) -> Any:
-    loss = _regression(pred, target, reduction)
+def mse_loss(
+    pred: object, target: object, weight_: object, reduction: object, dtype: object, out: object
+) -> Any:
+    loss = _regression(pred, target, reduction, dtype)
     weight = weights(weight_, "weight", loss.operands[0], "pred", loss.grad_shape)
     return _value(lambda p, t, out: _core.mse_loss(p, t, weight, loss.reduction, out), loss, out)
 
@@ -238,6 +240,17 @@ def mse_loss_value_and_grad(
         grad_output,
         grad_out,
     )
+
+
+@silent
+def loss_dtype(dtype: Any, *operands: Array) -> np.dtype[Any]:
+    """The dtype that a caller names for a loss, or the promotion of the operands' dtypes."""
+    if dtype is None:
+        return result_dtype(*operands)
+    wanted: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+    if (wanted.kind == "f" and wanted.itemsize <= 8) or wanted.name == "bfloat16":
+        return wanted
+    raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
 
 
 @silent
@@ -312,12 +325,12 @@ def _classification(
 
 
 @silent
-def _regression(pred_: object, target_: object, reduction_: object) -> _Loss:
+def _regression(pred_: object, target_: object, reduction_: object, dtype_: object = None) -> _Loss:
     pred, target = real_array(pred_, "pred"), real_array(target_, "target")
     reduction = checked_reduction(reduction_)
     if pred.shape != target.shape:
         raise ValueError(f"pred has shape {pred.shape}, but target has shape {target.shape}")
-    dtype = result_dtype(pred, target)
+    dtype = loss_dtype(dtype_, pred, target)
     work = work_dtype(dtype)
     return _Loss(
         operands=(np.atleast_1d(plain(pred, work)), np.atleast_1d(plain(target, work))),

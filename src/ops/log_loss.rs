@@ -337,8 +337,8 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float>(
                 _ if weight(row) == 0.0 => (0.0, 0.0),
                 Slope::Zero => (0.0, 0.0),
                 Slope::One(factor) => mul_pairs(*factor, (weight(row), 0.0)),
-                // SAFETY: the view has an element for every row.
                 Slope::Rows(view) => {
+                    // SAFETY: the view has an element for every row.
                     let g = unsafe { view.row(first + row, shape.inner).read() };
                     mul_pairs((T::Ops::to_f64(g), 0.0), (weight(row), 0.0))
                 }
@@ -403,7 +403,7 @@ pub fn soft_log_loss<T: Float>(
     reduction: Reduction,
     grad: Option<&mut [T]>,
 ) -> Result<T, Error> {
-    let rows = if len == 0 { 0 } else { probs.len() / len };
+    let rows = probs.len().checked_div(len).unwrap_or(0);
     wants("probs", probs.len(), rows * len)?;
     wants("probabilities", probabilities.len(), probs.len())?;
     if let Some(grad) = &grad {

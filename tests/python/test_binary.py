@@ -283,6 +283,19 @@ def test_targets_of_any_dtype(target: Any, rng: np.random.Generator) -> None:
     assert bce(rng.integers(0, 3, 4), [True] * 4).dtype == np.float64
 
 
+def test_dtype_chooses_the_computation(rng: np.random.Generator) -> None:
+    x, t = rng.normal(0, 1, (2, 10)).astype(np.float32)
+    for reduction in ("mean", "none"):
+        for w in (None, 0.5, rng.uniform(0, 1, 10)):
+            options: dict[str, Any] = {"weight": w, "reduction": reduction}
+            want = bce(x.astype(np.float64), t, **options)
+            assert_same_bits(bce(x, t, dtype=np.float64, **options), want)
+            want = bce(x, t, **options)
+            assert_same_bits(bce(x.tolist(), t.tolist(), dtype=np.float32, **options), want)
+    with pytest.raises(TypeError, match="dtype must be float16, bfloat16, float32 or float64"):
+        bce(x, t, dtype=int)
+
+
 @pytest.mark.parametrize("layout", layouts.ALL)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layouts(layout: str, dtype: Any, rng: np.random.Generator) -> None:

@@ -394,6 +394,20 @@ def test_dtypes_and_single_rows(rng: np.random.Generator) -> None:
     assert lk.log_loss([[1, 0]], [0]).dtype == np.float64
 
 
+def test_dtype_chooses_the_computation(rng: np.random.Generator) -> None:
+    p = rng.uniform(0, 1, (10, 3)).astype(np.float32)
+    for labels in (rng.integers(0, 3, 10), rng.uniform(0, 1, (10, 3)).astype(np.float32)):
+        for reduction in ("mean", "none"):
+            want = lk.log_loss(p.astype(np.float64), labels, reduction=reduction)
+            got = lk.log_loss(p, labels, reduction=reduction, dtype=np.float64)
+            assert_same_bits(got, want)
+            want = lk.log_loss(p, labels, reduction=reduction)
+            got = lk.log_loss(p.tolist(), labels, reduction=reduction, dtype=np.float32)
+            assert_same_bits(got, want)
+    with pytest.raises(TypeError, match="dtype must be float16, bfloat16, float32 or float64"):
+        lk.log_loss(p, [0] * 10, dtype=int)
+
+
 def test_finite_differences(rng: np.random.Generator) -> None:
     p, w = rng.uniform(0.2, 1, (3, 5)), rng.uniform(0, 1, 3)
     for labels in (rng.integers(0, 5, 3), rng.uniform(0, 1, (3, 5))):

@@ -247,6 +247,21 @@ def test_dtypes_follow_pred_and_target(rng: np.random.Generator) -> None:
     assert half[1].dtype == np.float16
 
 
+def test_dtype_chooses_the_computation(rng: np.random.Generator) -> None:
+    p, t = rng.normal(0, 1, (2, 10)).astype(np.float32)
+    for reduction in ("mean", "none"):
+        for w in (None, 0.5, rng.uniform(0, 1, 10)):
+            options: dict[str, Any] = {"weight": w, "reduction": reduction}
+            want = lk.mse_loss(p.astype(np.float64), t.astype(np.float64), **options)
+            assert_same_bits(lk.mse_loss(p, t, dtype=np.float64, **options), want)
+            want = lk.mse_loss(p, t, **options)
+            for dtype in ("float32", np.float16):
+                assert_same_bits(lk.mse_loss(p.tolist(), t.tolist(), dtype=dtype, **options), want)
+    for wrong in (int, complex, "U1", object):
+        with pytest.raises(TypeError, match="dtype must be float16, bfloat16, float32 or float64"):
+            lk.mse_loss(p, t, dtype=wrong)
+
+
 def test_empty_and_0d() -> None:
     loss, grad = lk.mse_loss_value_and_grad(np.zeros((0, 3)), np.zeros((0, 3)), weight=[1, 2, 3])
     assert np.isnan(loss)

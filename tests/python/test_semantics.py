@@ -52,12 +52,12 @@ SIGNATURES = {
         "(logits, labels, *, axis=-1, ignore_index=-100, reduction='mean', grad_output=None, "
         "grad_out=None)"
     ),
-    "mse_loss": "(pred, target, *, weight=None, reduction='mean', out=None)",
+    "mse_loss": "(pred, target, *, weight=None, reduction='mean', dtype=None, out=None)",
     "mse_loss_value_and_grad": (
         "(pred, target, *, weight=None, reduction='mean', grad_output=None, grad_out=None)"
     ),
     "binary_cross_entropy_with_logits": (
-        "(logits, targets, *, pos_weight=None, weight=None, reduction='mean', out=None)"
+        "(logits, targets, *, pos_weight=None, weight=None, reduction='mean', dtype=None, out=None)"
     ),
     "binary_cross_entropy_with_logits_value_and_grad": (
         "(logits, targets, *, pos_weight=None, weight=None, reduction='mean', grad_output=None, "
@@ -65,7 +65,7 @@ SIGNATURES = {
     ),
     "log_loss": (
         "(probs, labels, *, axis=-1, sample_weight=None, ignore_index=-100, reduction='mean', "
-        "out=None)"
+        "dtype=None, out=None)"
     ),
     "log_loss_value_and_grad": (
         "(probs, labels, *, axis=-1, sample_weight=None, ignore_index=-100, reduction='mean', "
