@@ -256,7 +256,10 @@ def _binary(
         )
     dtype = loss_dtype(dtype_, logits)
     work = work_dtype(dtype)
-    x, t = np.atleast_1d(plain(logits, work)), np.atleast_1d(plain(targets, work))
+    # The compiled module converts integers and bool itself, piece by piece.
+    integers = targets.dtype.kind in "biu"
+    t = plain(targets, targets.dtype.newbyteorder("=") if integers else work)
+    x, t = np.atleast_1d(plain(logits, work)), np.atleast_1d(t)
     loss = _Loss(
         operands=(x, t),
         shape=logits.shape if reduction == "none" else (),

@@ -5,6 +5,7 @@ use super::{Shared, flat, rounded, streams_flat, wants};
 use crate::error::Error;
 use crate::float::{Element, Float};
 use crate::kernels::binary_cross_entropy::{Logistic, LossGradient, LossSum, Losses};
+use crate::kernels::labels::LabelType;
 use crate::kernels::map::{Map, Write};
 use crate::kernels::mse::{
     CHUNK, Weighing, WeightedError, WeightedGradient, WeightedSquares, weighted_error_of_any_size,
@@ -79,11 +80,12 @@ fn part_or_ones<T: Float>(
     }
 }
 
-/// What a thread keeps from chunk to chunk: numbers that repeat.
+/// What a thread keeps from chunk to chunk: numbers that repeat, or were converted.
 #[derive(Default)]
 pub(crate) struct Memory<T> {
     first: Vec<T>,
     second: Vec<T>,
+    third: Vec<T>,
 }
 
 /// Runs `work(start, len, memory)` over all chunks.
@@ -208,11 +210,49 @@ impl<T: Float> ElementLoss<T> for SquaredLoss<T> {
     }
 }
 
+/// Targets of the logits' type, or integers.
+#[derive(Clone, Copy)]
+pub(crate) enum Targets<T> {
+    Floats(*const T),
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
+    Integers(*const u8, LabelType),
+}
+
+impl<T: Float> Targets<T> {
+    /// The targets of `start..start + len`: where they lie, or converted in `memory`.
+    fn part(self, start: usize, len: usize, memory: &mut Vec<T>) -> *const T {
+        let (integers, kind) = match self {
+            Targets::Floats(targets) => return targets.wrapping_add(start),
+            Targets::Integers(integers, kind) => (integers, kind),
+        };
+        memory.clear();
+        macro_rules! convert {
+            ($t:ty) => {{
+                let integers = integers.cast::<$t>().wrapping_add(start);
+                // SAFETY: whoever makes a loss vouches for its operands.
+                let integers = unsafe { std::slice::from_raw_parts(integers, len) };
+                memory.extend(integers.iter().map(|&target| T::Ops::from_f64(target as f64)));
+            }};
+        }
+        match kind {
+            LabelType::I8 => convert!(i8),
+            LabelType::I16 => convert!(i16),
+            LabelType::I32 => convert!(i32),
+            LabelType::I64 => convert!(i64),
+            LabelType::U8 => convert!(u8),
+            LabelType::U16 => convert!(u16),
+            LabelType::U32 => convert!(u32),
+            LabelType::U64 => convert!(u64),
+        }
+        memory.as_ptr()
+    }
+}
+
 /// Binary cross-entropy of the logits `x` with the targets `t`.
 pub(crate) struct BinaryLoss<T> {
     pub(crate) len: usize,
     pub(crate) x: *const T,
-    pub(crate) t: *const T,
+    pub(crate) t: Targets<T>,
     pub(crate) pos_weight: Option<Cycle<T>>,
     pub(crate) weight: Option<Cycle<T>>,
 }
@@ -226,7 +266,8 @@ impl<T: Float> BinaryLoss<T> {
     }
 
     fn at(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Logistic<T::Ops> {
-        let (x, t) = (self.x.wrapping_add(start), self.t.wrapping_add(start));
+        let x = self.x.wrapping_add(start);
+        let t = self.t.part(start, len, &mut memory.third);
         if !self.is_weighted() {
             return Logistic { x, t, pos_weight: std::ptr::null(), weight: std::ptr::null() };
         }
@@ -244,7 +285,10 @@ impl<T: Float> ElementLoss<T> for BinaryLoss<T> {
         self.len
     }
     fn operands(&self) -> [*const T; 2] {
-        [self.x, self.t]
+        match self.t {
+            Targets::Floats(t) => [self.x, t],
+            Targets::Integers(..) => [self.x; 2],
+        }
     }
     fn divisor(&self) -> Sum {
         Sum::new((self.len as f64, 0.0), 0)
@@ -412,7 +456,8 @@ pub fn binary_cross_entropy_with_logits<T: Float>(
     wants("targets", targets.len(), len)?;
     let pos_weight = pos_weight.map(|numbers| cycle("pos_weight", numbers, len)).transpose()?;
     let weight = weight.map(|numbers| cycle("weight", numbers, len)).transpose()?;
-    let loss = BinaryLoss { len, x: logits.as_ptr(), t: targets.as_ptr(), pos_weight, weight };
+    let loss =
+        BinaryLoss { len, x: logits.as_ptr(), t: Targets::Floats(targets.as_ptr()), pos_weight, weight };
     reduced_slice(&loss, reduction, grad)
 }
 

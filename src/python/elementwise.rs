@@ -5,13 +5,18 @@ use super::{
     reduction_of, scalar, size,
 };
 use crate::float::Float;
+use crate::kernels::labels::LabelType;
 use crate::ops;
 use crate::ops::elementwise::{
-    BinaryLoss, Cycle, ElementLoss, Incoming, SquaredLoss, elementwise_loss, reduced_loss,
+    BinaryLoss, Cycle, ElementLoss, Incoming, SquaredLoss, Targets, elementwise_loss, reduced_loss,
 };
 use numpy::npyffi::npy_intp;
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
+use std::ffi::c_int;
+
+/// NumPy's number for bool.
+const BOOL: c_int = 0;
 
 /// Weights of the dtype of `x`, in C order; element `i` of what they are for has number `i % size`.
 pub(super) fn cycle<'a, T: Float>(array: Array<'a>, x: &Array<'_>) -> Option<(Array<'a>, Cycle<T>)> {
@@ -224,7 +229,7 @@ pub(super) fn binary_cross_entropy_with_logits(
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let (x, t) = plain!(py, flat_pair(logits, targets));
+    let (x, t) = plain!(py, flat_targets(logits, targets));
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(x, binary_typed(py, &x, &t, [pos_weight, weight], how, out))
 }
@@ -241,6 +246,20 @@ fn binary_typed<T: Float>(
     value(py, &operands, &loss, how, out)
 }
 
+/// Two C-contiguous arrays of one shape; the second one of the first one's dtype, or integers or bool.
+fn flat_targets<'a>(logits: Object<'a, '_>, targets: Object<'a, '_>) -> Option<(Array<'a>, Array<'a>)> {
+    let (x, t) = (Array::float(logits)?, Array::new(targets)?);
+    let fits = t.dims == x.dims
+        && (t.type_num == x.type_num || target_type(&t).is_some())
+        && x.flags & t.flags & C_CONTIGUOUS != 0;
+    fits.then_some((x, t))
+}
+
+/// The type of integer targets; bool is stored as 0 and 1.
+fn target_type(t: &Array<'_>) -> Option<LabelType> {
+    if t.type_num == BOOL { Some(LabelType::U8) } else { t.label_type() }
+}
+
 fn binary_loss<'a, T: Float>(
     x: &'a Array<'a>,
     t: &'a Array<'a>,
@@ -250,7 +269,10 @@ fn binary_loss<'a, T: Float>(
     let loss = BinaryLoss {
         len: size(x),
         x: x.data.cast::<T>().cast_const(),
-        t: t.data.cast::<T>().cast_const(),
+        t: match target_type(t) {
+            Some(kind) => Targets::Integers(t.data.cast_const(), kind),
+            None => Targets::Floats(t.data.cast::<T>().cast_const()),
+        },
         pos_weight: pos_weight.map(|(_, cycle)| cycle),
         weight: weight.map(|(_, cycle)| cycle),
     };
@@ -271,7 +293,7 @@ pub(super) fn binary_cross_entropy_with_logits_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let (x, t) = plain!(py, flat_pair(logits, targets));
+    let (x, t) = plain!(py, flat_targets(logits, targets));
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(x, binary_grad_typed(py, &x, &t, [pos_weight, weight], how, grad_output, grad_out))
 }

@@ -270,7 +270,10 @@ def test_weights_broadcast(dtype: Any, shape: tuple[int, ...], rng: np.random.Ge
     reference.assert_close(grad, slope, BOUND[dtype], scale=scale)
 
 
-@pytest.mark.parametrize("target", [np.bool_, np.int8, np.uint64, np.float16, np.float64, ">f4"])
+@pytest.mark.parametrize(
+    "target",
+    [*"?bBhHiIlLqQ", ">i4", np.float16, np.float64, ">f4"],
+)
 def test_targets_of_any_dtype(target: Any, rng: np.random.Generator) -> None:
     for dtype in (np.float16, *DTYPES):
         x, t = rng.normal(0, 3, (4, 5)).astype(dtype), rng.integers(0, 2, (4, 5))
@@ -278,9 +281,27 @@ def test_targets_of_any_dtype(target: Any, rng: np.random.Generator) -> None:
         got = bce_grad(x, t.astype(target), weight=2, reduction="none")
         assert_same_bits(got[0], want[0])
         assert_same_bits(got[1], want[1])
+        assert_same_bits(bce(x, t.astype(target), weight=2), bce(x, t.astype(dtype), weight=2))
         assert got[1].dtype == dtype
         assert got[0].dtype == (np.float64 if dtype == np.float64 else np.float32)
     assert bce(rng.integers(0, 3, 4), [True] * 4).dtype == np.float64
+
+
+def test_integer_targets_beside_their_bits(rng: np.random.Generator) -> None:
+    x = rng.normal(0, 3, 10_007)
+    t = rng.integers(0, 2, x.size)
+    want = bce_grad(x, t.astype(float))
+    assert_same_bits(bce_grad(x, t)[1], want[1])
+    assert_same_bits(bce(x, t), want[0])
+    # The gradient over the memory of the targets, and of half of them.
+    wide = t.copy()
+    bce_grad(x, wide, grad_out=wide.view(np.float64))
+    assert_same_bits(wide.view(np.float64), want[1])
+    space = np.zeros(2 * x.size, np.int32)
+    narrow = space[: x.size]
+    narrow[:] = t
+    bce_grad(x, narrow, grad_out=space.view(np.float64))
+    assert_same_bits(space.view(np.float64), want[1])
 
 
 def test_dtype_chooses_the_computation(rng: np.random.Generator) -> None:
