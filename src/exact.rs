@@ -56,6 +56,18 @@ pub(crate) fn divide_by_pair(a: f64, b: (f64, f64)) -> (f64, f64) {
     (q, if low.is_finite() { low } else { 0.0 })
 }
 
+/// `(m, k)` with `x = m 2^k` and `1 <= |m| < 2`; `(x, 0)` for zero, infinities and NaN.
+pub(crate) fn frexp(x: f64) -> (f64, i32) {
+    if x == 0.0 || !x.is_finite() {
+        return (x, 0);
+    }
+    // Subnormal numbers become normal ones first.
+    let (x, shift) = if x.abs() < f64::MIN_POSITIVE { (x * 2f64.powi(64), 64) } else { (x, 0) };
+    let bits = x.to_bits();
+    let mantissa = f64::from_bits(bits & !(0x7ff << 52) | 1023 << 52);
+    (mantissa, (bits >> 52 & 0x7ff) as i32 - 1023 - shift)
+}
+
 /// `x * 2^k`, in two steps where `|k|` is more than 1000, of which the first may round as well if `x` is small; `k`
 /// counts up to 2000.
 pub(crate) fn ldexp(x: f64, k: i32) -> f64 {

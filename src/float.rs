@@ -279,7 +279,7 @@ fn double_gradient<S: Simd>(s: S, a: V64<S>, b: V64<S>, w: V64<S>) -> V64<S> {
 
 /// `x`, but `max` where `t` is zero, so that `max - x` is zero there. A NaN `t` is left to the product.
 #[inline(always)]
-fn skip_zero<E: Element, S: Simd>(s: S, t: E::V<S>, max: E::V<S>, x: E::V<S>) -> E::V<S> {
+pub(crate) fn skip_zero<E: Element, S: Simd>(s: S, t: E::V<S>, max: E::V<S>, x: E::V<S>) -> E::V<S> {
     let zero = E::splat(s, E::ZERO);
     E::select(s, E::lt(s, zero, t), x, E::select(s, E::lt(s, t, zero), x, max))
 }

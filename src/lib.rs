@@ -87,7 +87,9 @@ pub use error::Error;
 pub use float::Float;
 pub use kernels::grad_hess::Hessian;
 pub use kernels::labels::LabelType;
+pub use ops::elementwise::{binary_cross_entropy_with_logits, mse_loss_weighted};
 pub use ops::evaluation::{token_logprobs, top_k_logprobs};
+pub use ops::log_loss::{log_loss, soft_log_loss};
 pub use ops::{
     Label, classification_error, cross_entropy, cross_entropy_grad_hess, cross_entropy_rows,
     cross_entropy_value_and_grad, log_softmax, log_softmax_backward, log_softmax_in_place, logsumexp,

@@ -63,6 +63,14 @@ pub(crate) fn exp_scaled_low<E: Element, S: Simd>(s: S, x: E::V<S>, low: E::V<S>
     E::scale_by(s, exp_reduced::<E, S>(s, x, n, Some(low)), t, E::splat(s, E::MAGIC_CUT))
 }
 
+/// `(p, n)` with `exp(x) = p * 2^n`, `n` integral and `p` near 1, for `|x|` up to `MAX_LIMIT`; the error is that of
+/// [`exp_scaled`]. NaN stays NaN.
+#[inline(always)]
+pub(crate) fn exp_split<E: Element, S: Simd>(s: S, x: E::V<S>) -> (E::V<S>, E::V<S>) {
+    let n = E::round(s, E::mul(s, x, E::splat(s, E::LOG2E)));
+    (exp_reduced::<E, S>(s, x, n, None), n)
+}
+
 /// `MAGIC - reference`, exactly: see [`exp_scaled`].
 #[inline(always)]
 pub(crate) fn magic<E: Element, S: Simd>(s: S, reference: E::V<S>) -> E::V<S> {
@@ -112,12 +120,19 @@ pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>, low: V64<S>) -> (V64<S>, V64<S>) {
     let c = |x: f64| Double::splat(s, x);
     let one = c(1.0);
     let (u, e) = crate::float::two_sum_v(s, one, t);
+    log_of(s, u, Double::div(s, Double::add(s, e, low), u))
+}
+
+/// `log(u) + correction` for positive normal `u` and a far smaller correction, as `(high, low)`.
+#[inline(always)]
+fn log_of<S: Simd>(s: S, u: V64<S>, correction: V64<S>) -> (V64<S>, V64<S>) {
+    let c = |x: f64| Double::splat(s, x);
+    let one = c(1.0);
     let (m, k) = s.split_exponent(u);
     let big = Double::lt(s, c(std::f64::consts::SQRT_2), m);
     let m = Double::select(s, big, Double::mul(s, m, c(0.5)), m);
     let k = Double::select(s, big, Double::add(s, k, one), k);
     let f = Double::sub(s, m, one);
-    let correction = Double::div(s, Double::add(s, e, low), u);
     let half_square = Double::mul(s, Double::mul(s, f, f), c(0.5));
     let q = Double::div(s, f, Double::add(s, c(2.0), f));
     let z = Double::mul(s, q, q);
@@ -133,6 +148,70 @@ pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>, low: V64<S>) -> (V64<S>, V64<S>) {
     let rest = Double::add(s, e, Double::sub(s, inner, half_square));
     let high = Double::add(s, sum, rest);
     (high, Double::add(s, Double::sub(s, sum, high), rest))
+}
+
+/// `log(x)` for any `x`, as `(high, low)`: -inf for 0, NaN for negative numbers; errors as those of [`log1p`].
+///
+/// Subnormal numbers are scaled by a power of two first, which is taken off the exponent.
+#[inline(always)]
+pub(crate) fn log<S: Simd>(s: S, x: V64<S>) -> (V64<S>, V64<S>) {
+    let c = |x: f64| Double::splat(s, x);
+    let (zero, infinity) = (c(0.0), c(f64::INFINITY));
+    let small = Double::lt(s, x, c(f64::MIN_POSITIVE));
+    let u = Double::select(s, small, Double::mul(s, x, c(TWO_64)), x);
+    let (high, low) = log_of(s, u, zero);
+    if Double::bits(s, small) == 0 && Double::bits(s, Double::lt(s, x, infinity)) == 0xff {
+        return (high, low);
+    }
+    let (scaled, e) = crate::float::two_sum_v(s, high, Double::select(s, small, c(-LN_TWO_64.0), zero));
+    let low = Double::add(s, low, Double::add(s, e, Double::select(s, small, c(-LN_TWO_64.1), zero)));
+    let positive = Double::lt(s, zero, x);
+    let finite = Double::lt(s, x, infinity);
+    // +inf and NaN are their own logarithms; +-0 have -inf.
+    let special = Double::select(s, Double::lt(s, x, zero), c(f64::NAN), c(f64::NEG_INFINITY));
+    let special = Double::select(s, finite, special, x);
+    let high = Double::select(s, positive, Double::select(s, finite, scaled, x), special);
+    let low = Double::select(s, positive, Double::select(s, finite, low, zero), zero);
+    (high, low)
+}
+
+/// `2^64`.
+const TWO_64: f64 = 18_446_744_073_709_551_616.0;
+/// `64 ln 2` as `(high, low)`.
+const LN_TWO_64: (f64, f64) = (64.0 * std::f64::consts::LN_2, 64.0 * 2.319_046_813_846_299_6e-17);
+
+/// Minimax coefficients (Remez's exchange) of `(log((1+s)/(1-s)) - 2s) / s^3` in `s^2` on `[0, 1/9]`: `2^-38` of the logarithm.
+const LOG1P_UNIT: [f64; 6] = [
+    0.217_818_433_712_718_42,
+    0.171_513_081_264_566_27,
+    0.223_010_786_687_736_1,
+    0.285_684_194_219_417_6,
+    0.400_000_524_365_476_73,
+    0.666_666_663_635_565_3,
+];
+
+/// `log(1 + t)` for wide numbers `0 <= t <= 1`: to `2^-37` (`f32`), or as [`log1p`]. NaN stays NaN.
+///
+/// `f32`: the odd series in `s = t / (2 + t)`, at most 1/3, without splitting off a power of two.
+#[inline(always)]
+pub(crate) fn log1p_unit<E: Element, S: Simd>(s: S, t: Acc<S>) -> Acc<S> {
+    if E::COMPENSATED {
+        let (log, low) = log1p(s, t[0], t[1]);
+        return [log, low];
+    }
+    let c = |x: f64| Double::splat(s, x);
+    let inverse = reciprocal(s, [Double::add(s, t[0], c(2.0)), Double::add(s, t[1], c(2.0))]);
+    let mut log = [c(0.0); 2];
+    for i in 0..2 {
+        let q = Double::mul(s, t[i], inverse[i]);
+        let z = Double::mul(s, q, q);
+        let mut poly = c(LOG1P_UNIT[0]);
+        for &coefficient in &LOG1P_UNIT[1..] {
+            poly = Double::fma(s, poly, z, c(coefficient));
+        }
+        log[i] = Double::mul(s, q, Double::fma(s, poly, z, c(2.0)));
+    }
+    log
 }
 
 /// `log(1 + others / peak)` for wide numbers `0 <= others`, `0 < peak`: to `2^-33` (`f32`), or as [`log1p`].

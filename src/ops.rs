@@ -1,6 +1,9 @@
 //! The operations: check shapes and labels, split the rows over threads, run a kernel. No arithmetic on elements.
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
+pub(crate) mod elementwise;
+pub(crate) mod log_loss;
+
 use crate::error::Error;
 use crate::exact::{divide_by_pair, ldexp, value};
 use crate::float::{Element, Float};
@@ -396,7 +399,7 @@ pub(crate) unsafe fn classification_error_view<T: Float>(
             run(&kernel, &plan(PerRow::Sums(&sums)));
             match weights {
                 Some(weights) if reduction == Reduction::Mean => {
-                    sums.total().over(weight_of_counted(shape, labels, weights))
+                    sums.total().over(weight_of_counted(shape, labels, weights)).rounded()
                 }
                 _ => sums.total().reduced(reduction, count),
             }

@@ -64,10 +64,11 @@ macro_rules! by_dtype {
     };
 }
 
-// (Behind the macros that it uses.)
+// (Behind the macros that they use.)
+mod elementwise;
 mod evaluation;
-// (Below the macros, which it uses.)
 mod grad_hess;
+mod log_loss;
 
 /// The C structure of an exact, native, aligned `ndarray`.
 #[derive(Clone, Copy)]
@@ -926,14 +927,18 @@ fn size(array: &Array<'_>) -> usize {
 }
 
 #[pyfunction]
-#[pyo3(signature = (pred, target, reduction, out, /))]
+#[pyo3(signature = (pred, target, weight, reduction, out, /))]
 fn mse_loss(
     py: Python<'_>,
     pred: Object<'_, '_>,
     target: Object<'_, '_>,
+    weight: Object<'_, '_>,
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
+    if !weight.is_none() {
+        return elementwise::weighted_mse_loss(py, pred, target, weight, reduction, out);
+    }
     let (p, t) = plain!(py, flat_pair(pred, target));
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, mse_typed(py, &p, &t, how, out))
@@ -976,15 +981,27 @@ fn mse_typed<T: Float>(
 }
 
 #[pyfunction]
-#[pyo3(signature = (pred, target, reduction, grad_output, grad_out, /))]
+#[pyo3(signature = (pred, target, weight, reduction, grad_output, grad_out, /))]
 fn mse_loss_value_and_grad(
     py: Python<'_>,
     pred: Object<'_, '_>,
     target: Object<'_, '_>,
+    weight: Object<'_, '_>,
     reduction: Object<'_, '_>,
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
+    if !weight.is_none() {
+        return elementwise::weighted_mse_loss_value_and_grad(
+            py,
+            pred,
+            target,
+            weight,
+            reduction,
+            grad_output,
+            grad_out,
+        );
+    }
     let (p, t) = plain!(py, flat_pair(pred, target));
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, mse_grad_typed(py, &p, &t, how, grad_output, grad_out))
@@ -1277,6 +1294,10 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(evaluation::token_logprobs, m)?,
         wrap_pyfunction!(evaluation::top_k_logprobs, m)?,
         wrap_pyfunction!(grad_hess::cross_entropy_grad_hess, m)?,
+        wrap_pyfunction!(elementwise::binary_cross_entropy_with_logits, m)?,
+        wrap_pyfunction!(elementwise::binary_cross_entropy_with_logits_value_and_grad, m)?,
+        wrap_pyfunction!(log_loss::log_loss, m)?,
+        wrap_pyfunction!(log_loss::log_loss_value_and_grad, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

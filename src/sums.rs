@@ -1,7 +1,7 @@
 //! Sums over chunks, combined in their order, and means: no digits lost and no overflow on the way.
 #![expect(unsafe_code, reason = "threads share the cells of a sum")]
 
-use crate::exact::{add_pairs, ldexp, two_product, two_sum, value};
+use crate::exact::{add_pairs, frexp, ldexp, mul_pairs, two_product, two_sum, value};
 use std::cell::Cell;
 
 /// How the losses of the rows become one number.
@@ -33,6 +33,50 @@ impl Sum {
         Sum::new(sum, ROOM)
     }
 
+    /// The product of a few numbers, without overflow or underflow on the way.
+    pub(crate) fn product(factors: &[f64]) -> Sum {
+        let split = |(product, exponent), &factor: &f64| {
+            let (mantissa, power) = frexp(factor);
+            (mul_pairs(product, (mantissa, 0.0)), exponent + power)
+        };
+        let (product, exponent) = factors.iter().fold(((1.0, 0.0), 0), split);
+        Sum::new(product, exponent)
+    }
+
+    /// The quotient of two numbers, without overflow or underflow on the way; NaN where the divisor is 0.
+    pub(crate) fn over(self, divisor: Sum) -> Sum {
+        let normal = |sum: Sum| {
+            let (high, low) = if sum.high.is_finite() { two_sum(sum.high, sum.low) } else { (sum.high, 0.0) };
+            let (mantissa, power) = frexp(high);
+            (mantissa, ldexp(low, -power), power + sum.exponent)
+        };
+        let ((a, a_low, a_power), (b, b_low, b_power)) = (normal(self), normal(divisor));
+        if b == 0.0 {
+            return Sum::new((f64::NAN, 0.0), 0);
+        }
+        let quotient = a / b;
+        let (product, e) = two_product(quotient, b);
+        let rest = ((a - product) - e + (a_low - quotient * b_low)) / b;
+        Sum::new((quotient, if rest.is_finite() { rest } else { 0.0 }), a_power - b_power)
+    }
+
+    /// The number as `(high, low)`; zero or infinite beyond the range of `f64`.
+    pub(crate) fn pair(self) -> (f64, f64) {
+        let high = ldexp(value((self.high, self.low)), self.exponent);
+        let rest = self.high - ldexp(high, -self.exponent) + self.low;
+        let low = ldexp(rest, self.exponent);
+        (high, if low.is_finite() { low } else { 0.0 })
+    }
+
+    /// The nearest `f64`; the positive NaN where it is none.
+    pub(crate) fn rounded(self) -> f64 {
+        self.reduced(Reduction::Sum, 1)
+    }
+
+    pub(crate) fn is_zero(self) -> bool {
+        self.high + self.low == 0.0
+    }
+
     /// The same number with another exponent.
     fn at(self, exponent: i32) -> (f64, f64) {
         let by = self.exponent - exponent;
@@ -52,14 +96,6 @@ impl Sum {
             Reduction::Mean => self.mean(weights),
         };
         if result.is_nan() { f64::NAN } else { result }
-    }
-
-    /// The quotient of two sums within two units in the last place; NaN where the divisor is zero, and the positive NaN
-    /// where there is none.
-    pub(crate) fn over(self, divisor: Sum) -> f64 {
-        let (a, b) = (value((self.high, self.low)), value((divisor.high, divisor.low)));
-        let result = ldexp(a / b, self.exponent - divisor.exponent);
-        if result.is_nan() || b == 0.0 { f64::NAN } else { result }
     }
 
     fn mean(self, (count, count_low): (f64, f64)) -> f64 {
@@ -149,13 +185,17 @@ mod tests {
     #[test]
     fn quotients() {
         let sum = |high: f64, low: f64, exponent: i32| Sum::new((high, low), exponent);
-        assert_eq!(sum(1.0, 0.0, 0).over(sum(3.0, 0.0, 0)), 1.0 / 3.0);
-        assert_eq!(sum(f64::MAX, 0.0, ROOM).over(sum(f64::MAX / 2.0, 0.0, ROOM)), 2.0);
-        assert_eq!(sum(5e-324, 0.0, 0).over(sum(2e-323, 0.0, 0)), 0.25);
-        assert_eq!(sum(f64::MAX, 0.0, 0).over(sum(1.0, 0.0, ROOM)), f64::MAX / 2f64.powi(ROOM));
+        assert_eq!(sum(1.0, 0.0, 0).over(sum(3.0, 0.0, 0)).rounded(), 1.0 / 3.0);
+        assert_eq!(sum(f64::MAX, 0.0, ROOM).over(sum(f64::MAX / 2.0, 0.0, ROOM)).rounded(), 2.0);
+        assert_eq!(sum(5e-324, 0.0, 0).over(sum(2e-323, 0.0, 0)).rounded(), 0.25);
+        assert_eq!(sum(f64::MAX, 0.0, 0).over(sum(1.0, 0.0, ROOM)).rounded(), f64::MAX / 2f64.powi(ROOM));
         for (a, b) in [(0.0, 0.0), (1.0, 0.0), (1.0, -0.0), (f64::INFINITY, f64::INFINITY), (-f64::NAN, 1.0)]
         {
-            assert_eq!(sum(a, 0.0, 0).over(sum(b, 0.0, 0)).to_bits(), f64::NAN.to_bits(), "{a} / {b}");
+            assert_eq!(
+                sum(a, 0.0, 0).over(sum(b, 0.0, 0)).rounded().to_bits(),
+                f64::NAN.to_bits(),
+                "{a} / {b}"
+            );
         }
     }
 

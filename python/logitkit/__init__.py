@@ -9,7 +9,9 @@ Normalisation
 Their gradients, from saved values
     `softmax_backward`, `log_softmax_backward`, `logsumexp_backward`
 Losses, alone or with their gradient in one pass
-    `cross_entropy`, `cross_entropy_value_and_grad`, `mse_loss`, `mse_loss_value_and_grad`
+    `cross_entropy`, `cross_entropy_value_and_grad`, `mse_loss`, `mse_loss_value_and_grad`,
+    `binary_cross_entropy_with_logits`, `binary_cross_entropy_with_logits_value_and_grad`,
+    `log_loss`, `log_loss_value_and_grad`
 Gradient boosting
     `cross_entropy_grad_hess`
 Evaluation
@@ -32,6 +34,10 @@ Examples
  [ 0.021  -0.4429  0.4219]]
 """
 
+from ._binary import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_value_and_grad,
+)
 from ._boosting import cross_entropy_grad_hess
 from ._control import get_num_threads, set_num_threads, show_config, simd_level, threads
 from ._evaluation import token_logprobs, top_k_logprobs
@@ -43,6 +49,7 @@ from ._functional import (
     softmax,
     softmax_backward,
 )
+from ._log_loss import log_loss, log_loss_value_and_grad
 from ._logitkit_core import __version__
 from ._losses import (
     classification_error,
@@ -54,11 +61,15 @@ from ._losses import (
 
 __all__ = [
     "__version__",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_value_and_grad",
     "classification_error",
     "cross_entropy",
     "cross_entropy_grad_hess",
     "cross_entropy_value_and_grad",
     "get_num_threads",
+    "log_loss",
+    "log_loss_value_and_grad",
     "log_softmax",
     "log_softmax_backward",
     "logsumexp",

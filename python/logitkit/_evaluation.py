@@ -41,8 +41,8 @@ def token_logprobs(
 
     With ``lp = log_softmax(logits / temperature)`` the log-probability of a row is ``lp_y`` for its
     label y: minus its cross-entropy, [1]_ equation 4.108. The label is the most probable class
-    where ``argmax_c logits_c == y``, the greedy match of a language model's evaluation. Both come from
-    one pass over the logits, without an array of their size.
+    where ``argmax_c logits_c == y``, the greedy match of a language model's evaluation. Both come
+    from one pass over the logits, without an array of their size.
 
     Parameters
     ----------

@@ -60,9 +60,57 @@ def cross_entropy_with_value_and_grad(
     grad_out: object,
     /,
 ) -> Any: ...
-def mse_loss(pred: object, target: object, reduction: object, out: object, /) -> Any: ...
+def mse_loss(
+    pred: object, target: object, weight: object, reduction: object, out: object, /
+) -> Any: ...
 def mse_loss_value_and_grad(
-    pred: object, target: object, reduction: object, grad_output: object, grad_out: object, /
+    pred: object,
+    target: object,
+    weight: object,
+    reduction: object,
+    grad_output: object,
+    grad_out: object,
+    /,
+) -> Any: ...
+def binary_cross_entropy_with_logits(
+    logits: object,
+    targets: object,
+    pos_weight: object,
+    weight: object,
+    reduction: object,
+    out: object,
+    /,
+) -> Any: ...
+def binary_cross_entropy_with_logits_value_and_grad(
+    logits: object,
+    targets: object,
+    pos_weight: object,
+    weight: object,
+    reduction: object,
+    grad_output: object,
+    grad_out: object,
+    /,
+) -> Any: ...
+def log_loss(
+    probs: object,
+    labels: object,
+    axis: object,
+    sample_weight: object,
+    ignore_index: object,
+    reduction: object,
+    out: object,
+    /,
+) -> Any: ...
+def log_loss_value_and_grad(
+    probs: object,
+    labels: object,
+    axis: object,
+    sample_weight: object,
+    ignore_index: object,
+    reduction: object,
+    grad_output: object,
+    grad_out: object,
+    /,
 ) -> Any: ...
 def classification_error(
     scores: object,

@@ -340,7 +340,9 @@ def mse_loss(
     pred: ArrayLike,
     target: ArrayLike,
     *,
+    weight: ArrayLike | None = None,
     reduction: Literal["mean", "sum"] = "mean",
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Scalar: ...
 @overload
@@ -348,43 +350,53 @@ def mse_loss(
     pred: ArrayLike,
     target: ArrayLike,
     *,
+    weight: ArrayLike | None = None,
     reduction: str,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
 def mse_loss(
     pred: ArrayLike,
     target: ArrayLike,
     *,
+    weight: ArrayLike | None = None,
     reduction: str = "mean",
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats:
     """Return the squared error of predictions, by default its mean over all elements.
 
-    ``(pred_i - target_i)**2``, [1]_ section 5.1.4.
+    ``w_i (pred_i - target_i)**2``, [1]_ section 5.1.4 (where the weights w are 1).
 
     Parameters
     ----------
     pred, target : array_like
         Real numbers, both of the same shape: they never broadcast.
+    weight : array_like, optional
+        Broadcasts to `pred`, and is converted to the dtype of the computation. An element of weight
+        0 contributes exactly 0, even when it is NaN or infinite.
     reduction : {"mean", "sum", "none"}
-        ``"mean"`` divides the sum by the number of elements.
+        ``"mean"`` divides the sum by the number of elements, or by the sum of their weights.
+    dtype : data-type, optional
+        The dtype to compute in: float64, or float32 for all others that are allowed (float16,
+        bfloat16).
     out : ndarray, optional
         Takes the result: of its shape (0-d for mean and sum) and dtype.
 
     Returns
     -------
     scalar or ndarray
-        A NumPy scalar, or for ``"none"`` an array of the shape of `pred`. float32 if both are
-        float32 or 16-bit, float64 if one is float64, integer or bool.
+        A NumPy scalar, or for ``"none"`` an array of the shape of `pred`. Without `dtype` float32
+        if both are float32 or 16-bit, float64 if one is float64, integer or bool.
 
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, or if `out`
-        has another dtype than the result.
+        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `dtype`
+        is not one of those, or if `out` has another dtype than the result.
     ValueError
-        If the shapes differ, if `reduction` is unknown, or if `out` is read-only or has another
-        shape.
+        If the shapes differ, if `weight` does not broadcast to them, if `reduction` is unknown, or
+        if `out` is read-only or has another shape.
 
     See Also
     --------
@@ -394,7 +406,8 @@ def mse_loss(
     -----
     The largest error is 3 units in the last place in float32 and 4 in float64, also for the mean
     over 1e8 elements. Squares and sums are held in more than float32, so that a mean that float32
-    can hold does not overflow on the way. The mean of no elements is NaN, their sum 0.
+    can hold does not overflow on the way. The mean of no elements is NaN, their sum 0; the mean
+    with weights that sum to 0 is NaN.
 
     References
     ----------
@@ -407,10 +420,14 @@ def mse_loss(
     5.0
     >>> lk.mse_loss([1.0, 2.0, 4.0], [1.0, 1.0, 2.0], reduction="none")
     array([0., 1., 4.])
+    >>> print(lk.mse_loss([1.0, 2.0, 4.0], [1.0, 1.0, 2.0], weight=[0.0, 3.0, 1.0]))
+    1.75
     """
-    result = _core.mse_loss(pred, target, reduction, out)
+    result: Any = NotImplemented
+    if dtype is None:
+        result = _core.mse_loss(pred, target, weight, reduction, out)
     if result is NotImplemented:
-        result = _normalize.mse_loss(pred, target, reduction, out)
+        result = _normalize.mse_loss(pred, target, weight, reduction, dtype, out)
     return result
 
 
@@ -419,6 +436,7 @@ def mse_loss_value_and_grad(
     pred: ArrayLike,
     target: ArrayLike,
     *,
+    weight: ArrayLike | None = None,
     reduction: Literal["mean", "sum"] = "mean",
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
@@ -428,6 +446,7 @@ def mse_loss_value_and_grad(
     pred: ArrayLike,
     target: ArrayLike,
     *,
+    weight: ArrayLike | None = None,
     reduction: str,
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
@@ -436,18 +455,19 @@ def mse_loss_value_and_grad(
     pred: ArrayLike,
     target: ArrayLike,
     *,
+    weight: ArrayLike | None = None,
     reduction: str = "mean",
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]:
     """Return the squared error and its gradient with respect to `pred`, in one pass.
 
-    The gradient is ``2 (pred_i - target_i)``, divided by the number of elements for
-    ``reduction="mean"``, [1]_ section 5.1.4.
+    The gradient is ``2 w_i (pred_i - target_i)`` with weights w, for ``reduction="mean"`` divided
+    by their sum (the number of elements without them), [1]_ section 5.1.4.
 
     Parameters
     ----------
-    pred, target, reduction
+    pred, target, weight, reduction
         As for `mse_loss`, which also says what the loss is.
     grad_output : float or array_like, optional
         Multiplies the gradient: the gradient with respect to the loss of what is computed from
@@ -462,7 +482,8 @@ def mse_loss_value_and_grad(
         The bits of what `mse_loss` returns.
     grad : ndarray
         Of the shape of `pred`, of NumPy's promotion of the two dtypes (integers and bool count as
-        float64).
+        float64). Exactly 0 where the weight is 0, and everywhere for the mean with weights that
+        sum to 0.
 
     Raises
     ------
@@ -470,8 +491,8 @@ def mse_loss_value_and_grad(
         If an operand is masked, sparse, complex, longdouble or no array of numbers, or if
         `grad_out` has another dtype than the gradient.
     ValueError
-        If the shapes differ, if `reduction` is unknown, or if `grad_out` is read-only or has
-        another shape.
+        If the shapes differ, if `weight` does not broadcast to them, if `reduction` is unknown, or
+        if `grad_out` is read-only or has another shape.
 
     Notes
     -----
@@ -492,10 +513,12 @@ def mse_loss_value_and_grad(
     array([0. , 0.5, 1. , 0. ])
     """
     result: tuple[Any, Any] = _core.mse_loss_value_and_grad(
-        pred, target, reduction, grad_output, grad_out
+        pred, target, weight, reduction, grad_output, grad_out
     )
     if result is NotImplemented:
-        result = _normalize.mse_loss_value_and_grad(pred, target, reduction, grad_output, grad_out)
+        result = _normalize.mse_loss_value_and_grad(
+            pred, target, weight, reduction, grad_output, grad_out
+        )
     return result
 
 

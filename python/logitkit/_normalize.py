@@ -411,21 +411,70 @@ def _row_weights(sample_weight: object, loss: _Loss) -> Array:
     return np.ascontiguousarray(weight).reshape(labels.shape)
 
 
-def mse_loss(pred: object, target: object, reduction: object, out: object) -> Any:
-    loss = _regression(pred, target, reduction)
-    return _value(lambda p, t, out: _core.mse_loss(p, t, loss.reduction, out), loss, out)
+def mse_loss(
+    pred: object, target: object, weight_: object, reduction: object, dtype: object, out: object
+) -> Any:
+    loss = _regression(pred, target, reduction, dtype)
+    weight = weights(weight_, "weight", loss.operands[0], "pred", loss.grad_shape)
+    return _value(lambda p, t, out: _core.mse_loss(p, t, weight, loss.reduction, out), loss, out)
 
 
 def mse_loss_value_and_grad(
-    pred: object, target: object, reduction: object, grad_output: object, grad_out: object
+    pred: object,
+    target: object,
+    weight_: object,
+    reduction: object,
+    grad_output: object,
+    grad_out: object,
 ) -> tuple[Any, Any]:
     loss = _regression(pred, target, reduction)
+    weight = weights(weight_, "weight", loss.operands[0], "pred", loss.grad_shape)
     return _value_and_grad(
-        lambda p, t, factor, out: _core.mse_loss_value_and_grad(p, t, loss.reduction, factor, out),
+        lambda p, t, factor, out: _core.mse_loss_value_and_grad(
+            p, t, weight, loss.reduction, factor, out
+        ),
         loss,
         grad_output,
         grad_out,
     )
+
+
+@silent
+def loss_dtype(dtype: Any, *operands: Array) -> np.dtype[Any]:
+    """The dtype that a caller names for a loss, or the promotion of the operands' dtypes."""
+    if dtype is None:
+        return result_dtype(*operands)
+    wanted: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+    if (wanted.kind == "f" and wanted.itemsize <= 8) or wanted.name == "bfloat16":
+        return wanted
+    raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
+
+
+@silent
+def weights(
+    weight_: object, name: str, lead: Array, lead_name: str, shape: tuple[int, ...]
+) -> Array | None:
+    """Weights that broadcast to an operand, in its dtype and C order.
+
+    One number, or one for each place along the last axis, stay what they are: the compiled module
+    repeats them. `lead` is the operand in at least one dimension, `shape` the one that it came in.
+    """
+    if weight_ is None:
+        return None
+    weight = real_array(weight_, name)
+    try:
+        np.broadcast_to(weight, shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} has shape {weight.shape}, which does not broadcast to the shape {shape} "
+            f"of {lead_name}"
+        ) from None
+    weight = plain(weight, lead.dtype)
+    if weight.size == 1:
+        return weight.reshape(1)
+    if weight.size == weight.shape[-1] == shape[-1]:
+        return np.ascontiguousarray(weight.reshape(shape[-1]))
+    return np.ascontiguousarray(np.broadcast_to(weight, shape))
 
 
 @silent
@@ -475,12 +524,12 @@ def _classification(
 
 
 @silent
-def _regression(pred_: object, target_: object, reduction_: object) -> _Loss:
+def _regression(pred_: object, target_: object, reduction_: object, dtype_: object = None) -> _Loss:
     pred, target = real_array(pred_, "pred"), real_array(target_, "target")
     reduction = checked_reduction(reduction_)
     if pred.shape != target.shape:
         raise ValueError(f"pred has shape {pred.shape}, but target has shape {target.shape}")
-    dtype = result_dtype(pred, target)
+    dtype = loss_dtype(dtype_, pred, target)
     work = work_dtype(dtype)
     return _Loss(
         operands=(np.atleast_1d(plain(pred, work)), np.atleast_1d(plain(target, work))),

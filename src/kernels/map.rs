@@ -7,7 +7,7 @@ use crate::kernels::rowsum::MAX_WIDTH;
 use crate::kernels::temperature::exp_tempered;
 use crate::lines::AHEAD_BYTES;
 use crate::math::{exp_scaled, magic};
-use crate::simd::{Simd, VECTOR_BYTES, prefetch};
+use crate::simd::{Simd, Task, VECTOR_BYTES, prefetch};
 
 /// A function of the index along a row.
 pub(crate) trait Map<E: Element> {
@@ -114,6 +114,62 @@ pub(crate) unsafe fn write_row_but<E: Element, S: Simd, M: Map<E>>(
             unsafe { out.add(place).write(value) };
         }
     }
+}
+
+/// [`write_row`] as a piece of work.
+pub(crate) struct Write<E: Element, M> {
+    pub(crate) map: M,
+    pub(crate) out: *mut E::T,
+    pub(crate) len: usize,
+    pub(crate) stream: bool,
+}
+
+impl<E: Element, M: Map<E>> Task for Write<E, M> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: the operands hold `len` elements.
+        unsafe { write_row(s, &self.map, self.out, self.len, self.stream) };
+        if self.stream {
+            s.fence();
+        }
+    }
+}
+
+/// Bit `i` is set where lane `i` is neither 0 nor NaN.
+#[inline(always)]
+pub(crate) fn nonzero_bits<E: Element, S: Simd>(s: S, v: E::V<S>) -> u32 {
+    let zero = E::splat(s, E::ZERO);
+    E::bits(s, E::lt(s, zero, v)) | E::bits(s, E::lt(s, v, zero))
+}
+
+/// `y`, but 0 where the weight is 0, and NaN where that is.
+#[inline(always)]
+pub(crate) fn zero_where<E: Element, S: Simd>(s: S, weight: E::V<S>, y: E::V<S>) -> E::V<S> {
+    let zero = E::splat(s, E::ZERO);
+    let other = E::select(s, E::lt(s, weight, zero), y, E::sub(s, weight, weight));
+    E::select(s, E::lt(s, zero, weight), y, other)
+}
+
+/// A factor as a wide number: the one given as `(high, low)`, unless there is an array of them.
+///
+/// # Safety
+/// `factors` is null or valid for reading at `i..i + n`.
+#[inline(always)]
+pub(crate) unsafe fn wide_factor<E: Element, S: Simd>(
+    s: S,
+    factor: (f64, f64),
+    factors: *const E::T,
+    i: usize,
+    n: usize,
+) -> Acc<S> {
+    if !factors.is_null() {
+        // SAFETY: the caller's promise.
+        return E::wide(s, unsafe { load::<E, S>(s, factors.add(i), n) });
+    }
+    let high = Double::splat(s, factor.0);
+    if E::COMPENSATED { [high, Double::splat(s, factor.1)] } else { [high; 2] }
 }
 
 /// Fills a row with one value.

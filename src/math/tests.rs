@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use super::{exp_scaled, exp_wide, log_ratio, log1p, magic};
+use super::{exp_scaled, exp_wide, log, log_ratio, log1p, log1p_unit, magic};
 use crate::float::{Double, Element, Float, Single};
 use crate::simd::{Simd, Task, dispatch};
 use std::sync::Mutex;
@@ -442,4 +442,177 @@ fn log_ratio_f32_exhaustive() {
         worst.merge(one);
     }
     worst.check("log(1 + others / peak) for every f32 from 0, in 2^-33", 1.0);
+}
+
+// --- logarithms of single numbers ------------------------------------------------------------------------
+
+/// `log(x)` for positive finite `x`: one Newton step from the logarithm of the system's library.
+fn log_reference(x: f64) -> Dd {
+    if (x - 1.0).abs() < 0.3 {
+        // y - 1 + x exp(-y) cancels least where the logarithm is small.
+        let y = x.ln();
+        let ratio = mul((x, 0.0), exp((-y, 0.0)));
+        let rest = add(ratio, (-1.0, 0.0));
+        return add((y, 0.0), (rest.0 - 0.5 * rest.0 * rest.0, rest.1));
+    }
+    let (x, shift) = if x < f64::MIN_POSITIVE { (x * 2f64.powi(64), 64.0) } else { (x, 0.0) };
+    let y = x.ln();
+    let n = (y * std::f64::consts::LOG2_E).round();
+    let e = exp(reduced(-y, -n));
+    // In two steps: 2^-n itself may be subnormal.
+    let (half, rest) = ((n / 2.0).trunc() as i32, n as i32 - (n / 2.0).trunc() as i32);
+    let ratio = mul((x * 2f64.powi(-half) * 2f64.powi(-rest), 0.0), e);
+    let rest = add(ratio, (-1.0, 0.0));
+    let log = add((y, 0.0), (rest.0 - 0.5 * rest.0 * rest.0, rest.1));
+    let low = mul((shift, 0.0), (LN2[1], LN2[2]));
+    let first = shift * LN2[0];
+    add(add(log, (-first, -shift.mul_add(LN2[0], -first))), (-low.0, -low.1))
+}
+
+struct Logs<'a> {
+    x: &'a [f64],
+    out: &'a mut [Dd],
+}
+
+impl Task for Logs<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (x, out) in self.x.chunks_exact(8).zip(self.out.chunks_exact_mut(8)) {
+            let (mut high, mut low) = ([0.0; 8], [0.0; 8]);
+            // SAFETY: 8 elements each.
+            unsafe {
+                let (h, l) = log(s, Double::load(s, x.as_ptr()));
+                Double::store(s, h, high.as_mut_ptr());
+                Double::store(s, l, low.as_mut_ptr());
+            }
+            for i in 0..8 {
+                out[i] = (high[i], low[i]);
+            }
+        }
+    }
+}
+
+/// The largest errors of the logarithm of positive numbers: of the rounded value, in ulp, and of the pair, in `2^-55` of
+/// the larger of 1 and the result.
+fn log_errors(x: &[f64]) -> (Worst, Worst) {
+    let mut y = vec![(0.0, 0.0); x.len()];
+    dispatch(Logs { x, out: &mut y });
+    let (mut value, mut pair) = (Worst::default(), Worst::default());
+    for (&x, &y) in x.iter().zip(&y) {
+        let want = log_reference(x);
+        let ulp = f64::from_bits(want.0.abs().to_bits() + 1) - want.0.abs();
+        value.see(((y.0 - want.0) - want.1).abs() / ulp, x);
+        let difference = ((y.0 - want.0) - want.1 + y.1).abs();
+        pair.see(difference / want.0.abs().max(1.0) * 2f64.powi(55), x);
+    }
+    (value, pair)
+}
+
+#[test]
+fn log_sample() {
+    let (mut state, mut other) = (7, 8);
+    // Every exponent, subnormal numbers, and the neighbourhoods of 1, of sqrt 2 and of powers of two.
+    let mut x: Vec<f64> = (0..400_000)
+        .map(|i| f64::from_bits((bits(&mut state) >> 12) | (i % 2047) << 52))
+        .chain((0..100_000).map(|_| uniform(&mut other).max(1e-300)))
+        .chain((-1000..1000).flat_map(|k| around(2f64.powi(k) * std::f64::consts::SQRT_2, 1.2e-16)))
+        .chain((-1000..1000).flat_map(|k| around(2f64.powi(k), 1.2e-16)))
+        .chain((1..50).flat_map(|k| around(1.0, 2f64.powi(-k))))
+        .filter(|&x| x > 0.0)
+        .collect();
+    x.resize(x.len().next_multiple_of(8), 0.5);
+    let (value, pair) = log_errors(&x);
+    value.check("log, the value, in ulp", 0.8);
+    pair.check("log, the pair, in 2^-55 of max(1, it)", 1.0);
+}
+
+#[test]
+fn log_of_special_numbers() {
+    let x = [0.0, -0.0, f64::INFINITY, f64::NAN, -1.0, f64::NEG_INFINITY, 1.0, -5e-324];
+    let mut y = [(9.0, 9.0); 8];
+    dispatch(Logs { x: &x, out: &mut y });
+    assert_eq!(y[..3], [(f64::NEG_INFINITY, 0.0), (f64::NEG_INFINITY, 0.0), (f64::INFINITY, 0.0)]);
+    assert_eq!(y[6], (0.0, 0.0));
+    for i in [3, 4, 5, 7] {
+        assert!(y[i].0.is_nan(), "log({}) = {:?}", x[i], y[i]);
+    }
+}
+
+#[test]
+#[ignore = "takes every f32"]
+fn log_f32_exhaustive() {
+    let (mut value, mut pair) = (Worst::default(), Worst::default());
+    for (one, other) in every_f32(0x7f80_0000, |x| {
+        let positive = |&x: &f32| if x > 0.0 && x.is_finite() { f64::from(x) } else { 0.5 };
+        log_errors(&x.iter().map(positive).collect::<Vec<_>>())
+    }) {
+        value.merge(one);
+        pair.merge(other);
+    }
+    value.check("log, every positive f32, the value, in ulp of f64", 0.8);
+    pair.check("the same, the pair, in 2^-55 of max(1, it)", 1.0);
+}
+
+/// [`log1p_unit`] of `f32` elements, whose `t` are any `f64` numbers.
+struct UnitLogs<'a> {
+    t: &'a [f64],
+    out: &'a mut [f64],
+}
+
+impl Task for UnitLogs<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (t, out) in self.t.chunks_exact(16).zip(self.out.chunks_exact_mut(16)) {
+            // SAFETY: 16 elements each.
+            unsafe {
+                let t = [Double::load(s, t.as_ptr()), Double::load(s, t.as_ptr().add(8))];
+                let log = log1p_unit::<Single, S>(s, t);
+                Double::store(s, log[0], out.as_mut_ptr());
+                Double::store(s, log[1], out.as_mut_ptr().add(8));
+            }
+        }
+    }
+}
+
+/// The largest relative error, in `2^-37`.
+fn log1p_unit_error(t: &[f64]) -> Worst {
+    let mut y = vec![0.0; t.len()];
+    dispatch(UnitLogs { t, out: &mut y });
+    let mut worst = Worst::default();
+    for (&t, &y) in t.iter().zip(&y) {
+        if t == 0.0 {
+            assert_eq!(y.to_bits(), 0);
+        } else {
+            worst.see((y - t.ln_1p()).abs() / t.ln_1p() * 2f64.powi(37), t);
+        }
+    }
+    worst
+}
+
+#[test]
+fn log1p_unit_sample() {
+    let (mut state, mut other) = (11, 12);
+    let mut t: Vec<f64> = (0..200_000)
+        .map(|i| f64::from_bits((bits(&mut state) >> 12) | (1023 - 995 + i % 995) << 52))
+        .chain((0..200_000).map(|_| uniform(&mut other)))
+        .chain([0.0, 1.0])
+        .collect();
+    t.resize(t.len().next_multiple_of(16), 0.5);
+    log1p_unit_error(&t).check("log(1 + t) of f32 elements, t up to 1, in 2^-37", 1.0);
+}
+
+#[test]
+#[ignore = "takes every f32"]
+fn log1p_unit_f32_exhaustive() {
+    let mut worst = Worst::default();
+    for one in every_f32(0x3f80_0000, |x| {
+        log1p_unit_error(&x.iter().map(|&x| if x <= 1.0 { f64::from(x) } else { 1.0 }).collect::<Vec<_>>())
+    }) {
+        worst.merge(one);
+    }
+    worst.check("log(1 + t) for every f32 up to 1, in 2^-37", 1.0);
 }

@@ -92,6 +92,44 @@ def mse_loss_value_and_grad(b: Batch) -> tuple[Any, ...]:
     return lk.mse_loss_value_and_grad(b.x, b.other, reduction="none")
 
 
+def mse_weighted(b: Batch) -> tuple[Any, ...]:
+    return lk.mse_loss_value_and_grad(b.x, b.other, weight=b.t, reduction="none")
+
+
+def binary_cross_entropy(b: Batch) -> tuple[Any, ...]:
+    return lk.binary_cross_entropy_with_logits_value_and_grad(b.x, b.t, reduction="none")
+
+
+def binary_cross_entropy_weighted(b: Batch) -> tuple[Any, ...]:
+    return lk.binary_cross_entropy_with_logits_value_and_grad(
+        b.x, b.t, pos_weight=3, weight=b.t, reduction="none"
+    )
+
+
+def log_loss(b: Batch) -> tuple[Any, ...]:
+    return lk.log_loss_value_and_grad(b.t, b.labels, axis=b.axis, reduction="none")
+
+
+def log_loss_soft(b: Batch) -> tuple[Any, ...]:
+    return lk.log_loss_value_and_grad(b.t, b.t, axis=b.axis, reduction="none")
+
+
+def mse_weighted_mean(b: Batch) -> tuple[Any, ...]:
+    return lk.mse_loss_value_and_grad(b.x, b.other, weight=b.t)
+
+
+def binary_cross_entropy_mean(b: Batch) -> tuple[Any, ...]:
+    return lk.binary_cross_entropy_with_logits_value_and_grad(b.x, b.t)
+
+
+def log_loss_mean(b: Batch) -> tuple[Any, ...]:
+    return lk.log_loss_value_and_grad(b.t, b.labels, axis=b.axis, sample_weight=0.5)
+
+
+def log_loss_soft_mean(b: Batch) -> tuple[Any, ...]:
+    return lk.log_loss_value_and_grad(b.t, b.t, axis=b.axis)
+
+
 def classification_error(b: Batch) -> tuple[Any, ...]:
     return (lk.classification_error(b.x, b.labels, axis=b.axis, reduction="none"),)
 
@@ -177,6 +215,11 @@ ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
         top_k_logprobs,
         top_half_logprobs,
         cross_entropy_grad_hess,
+        mse_weighted,
+        binary_cross_entropy,
+        binary_cross_entropy_weighted,
+        log_loss,
+        log_loss_soft,
     )
 }
 """Operations whose results for a row depend on that row alone."""
@@ -193,5 +236,9 @@ ALL = ROW_BY_ROW | {
         classification_error_weighted,
         softmax_whole,
         logsumexp_whole,
+        mse_weighted_mean,
+        binary_cross_entropy_mean,
+        log_loss_mean,
+        log_loss_soft_mean,
     )
 }

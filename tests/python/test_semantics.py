@@ -40,31 +40,52 @@ def among(x: Array) -> Array:
 
 SIGNATURES = {
     "logsumexp": "(a, axis=None, b=None, keepdims=False, return_sign=False, *, out=None)",
-    "softmax": "(x, axis=None, *, out=None)",
-    "log_softmax": "(x, axis=None, *, out=None)",
+    "softmax": (
+        "(x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, return_lse=False)"
+    ),
+    "log_softmax": (
+        "(x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, return_lse=False)"
+    ),
     "logsumexp_backward": "(grad, a, lse, axis=None, b=None, keepdims=False, *, out=None)",
-    "softmax_backward": "(grad, y, axis=None, *, out=None)",
-    "log_softmax_backward": "(grad, y, axis=None, *, out=None)",
+    "softmax_backward": "(grad, y, axis=None, *, temperature=1.0, out=None)",
+    "log_softmax_backward": "(grad, y, axis=None, *, temperature=1.0, out=None)",
     "cross_entropy": (
-        "(logits, labels, *, axis=-1, ignore_index=-100, reduction='mean', out=None)"
+        "(logits, labels, *, axis=-1, class_weight=None, sample_weight=None, ignore_index=-100, "
+        "label_smoothing=0.0, reduction='mean', temperature=1.0, z_loss=0.0, dtype=None, out=None)"
     ),
     "cross_entropy_value_and_grad": (
-        "(logits, labels, *, axis=-1, ignore_index=-100, reduction='mean', grad_output=None, "
-        "grad_out=None)"
+        "(logits, labels, *, axis=-1, class_weight=None, sample_weight=None, ignore_index=-100, "
+        "label_smoothing=0.0, reduction='mean', temperature=1.0, z_loss=0.0, dtype=None, "
+        "grad_output=None, grad_out=None)"
     ),
     "cross_entropy_grad_hess": (
         "(scores, labels, *, sample_weight=None, hessian='exact', hess_scale=1.0, "
         "hess_floor=0.0, dtype=<class 'numpy.float32'>, order='K', out=None)"
     ),
-    "mse_loss": "(pred, target, *, reduction='mean', out=None)",
+    "mse_loss": "(pred, target, *, weight=None, reduction='mean', dtype=None, out=None)",
     "mse_loss_value_and_grad": (
-        "(pred, target, *, reduction='mean', grad_output=None, grad_out=None)"
+        "(pred, target, *, weight=None, reduction='mean', grad_output=None, grad_out=None)"
+    ),
+    "binary_cross_entropy_with_logits": (
+        "(logits, targets, *, pos_weight=None, weight=None, reduction='mean', dtype=None, out=None)"
+    ),
+    "binary_cross_entropy_with_logits_value_and_grad": (
+        "(logits, targets, *, pos_weight=None, weight=None, reduction='mean', grad_output=None, "
+        "grad_out=None)"
+    ),
+    "log_loss": (
+        "(probs, labels, *, axis=-1, sample_weight=None, ignore_index=-100, reduction='mean', "
+        "dtype=None, out=None)"
+    ),
+    "log_loss_value_and_grad": (
+        "(probs, labels, *, axis=-1, sample_weight=None, ignore_index=-100, reduction='mean', "
+        "grad_output=None, grad_out=None)"
     ),
     "classification_error": (
         "(scores, labels, *, axis=-1, sample_weight=None, ignore_index=-100, reduction='mean')"
     ),
-    "token_logprobs": "(logits, labels, *, axis=-1, ignore_index=-100)",
-    "top_k_logprobs": "(logits, k, *, axis=-1)",
+    "token_logprobs": "(logits, labels, *, axis=-1, temperature=1.0, ignore_index=-100)",
+    "top_k_logprobs": "(logits, k, *, axis=-1, temperature=1.0)",
     "get_num_threads": "()",
     "set_num_threads": "(n)",
     "threads": "(n)",

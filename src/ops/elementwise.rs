@@ -1,0 +1,475 @@
+//! Losses of flat arrays, element by element, with weights that repeat along them or not: split over threads in
+//! chunks of fixed size.
+
+use super::{Shared, flat, rounded, streams_flat, wants};
+use crate::error::Error;
+use crate::float::{Element, Float};
+use crate::kernels::binary_cross_entropy::{Logistic, LossGradient, LossSum, Losses};
+use crate::kernels::labels::LabelType;
+use crate::kernels::map::{Map, Write};
+use crate::kernels::mse::{
+    CHUNK, Weighing, WeightedError, WeightedGradient, WeightedSquares, weighted_error_of_any_size,
+};
+use crate::kernels::total::Total;
+use crate::simd::dispatch;
+use crate::sums::{Reduction, Sum, Sums};
+
+/// A number for every element of a flat array: the same ones again and again, or one for each.
+#[derive(Clone, Copy)]
+pub(crate) struct Cycle<T> {
+    /// Element `i` has number `i % period`.
+    numbers: *const T,
+    period: usize,
+}
+
+// SAFETY: only read, and the caller of an operation vouches for the memory.
+unsafe impl<T> Sync for Cycle<T> {}
+
+impl<T: Float> Cycle<T> {
+    /// # Safety
+    /// `numbers` is valid for reading `period > 0` numbers as long as the cycle is in use.
+    pub(crate) unsafe fn new(numbers: *const T, period: usize) -> Self {
+        Cycle { numbers, period }
+    }
+
+    /// The numbers of `start..start + len`: where they lie, or repeated in `memory`.
+    pub(super) fn part(&self, start: usize, len: usize, memory: &mut Vec<T>) -> *const T {
+        let phase = start % self.period;
+        if phase + len <= self.period {
+            return self.numbers.wrapping_add(phase);
+        }
+        // SAFETY: by the promise of `new`.
+        let numbers = unsafe { std::slice::from_raw_parts(self.numbers, self.period) };
+        memory.clear();
+        memory.extend_from_slice(&numbers[phase..]);
+        memory.extend_from_slice(&numbers[..phase.min(len - memory.len())]);
+        while memory.len() < len {
+            memory.extend_from_within(..memory.len().min(len - memory.len()));
+        }
+        memory.as_ptr()
+    }
+
+    /// The sum over `len` elements.
+    pub(super) fn sum(&self, len: usize) -> Sum {
+        summed(len, &|start, len, memory: &mut Memory<T>| {
+            let x = self.part(start, len, &mut memory.first);
+            let sum = dispatch(Total::<T::Ops> { x, len });
+            if size_of::<T>() == 4 || sum.0.is_finite() {
+                return Sum::new(sum, 0);
+            }
+            // SAFETY: `part` gives as many numbers.
+            let x = unsafe { std::slice::from_raw_parts(x, len) };
+            Sum::of_large(&x.iter().map(|&x| T::Ops::to_f64(x)).collect::<Vec<_>>())
+        })
+    }
+}
+
+/// The numbers for a chunk; ones where there is no cycle.
+fn part_or_ones<T: Float>(
+    cycle: Option<Cycle<T>>,
+    start: usize,
+    len: usize,
+    memory: &mut Vec<T>,
+) -> *const T {
+    match cycle {
+        Some(cycle) => cycle.part(start, len, memory),
+        None => {
+            memory.resize(len, T::Ops::ONE);
+            memory.as_ptr()
+        }
+    }
+}
+
+/// What a thread keeps from chunk to chunk: numbers that repeat, or were converted.
+#[derive(Default)]
+pub(crate) struct Memory<T> {
+    first: Vec<T>,
+    second: Vec<T>,
+    third: Vec<T>,
+}
+
+/// Runs `work(start, len, memory)` over all chunks.
+fn chunks<T: Float>(len: usize, work: &(dyn Fn(usize, usize, &mut Memory<T>) + Sync)) {
+    flat(len, &|start, n| {
+        let mut memory = Memory::default();
+        for i in (start..start + n).step_by(CHUNK) {
+            work(i, CHUNK.min(start + n - i), &mut memory);
+        }
+    });
+}
+
+/// The sum of a function of every chunk, in their order.
+fn summed<T: Float>(len: usize, sum: &(dyn Fn(usize, usize, &mut Memory<T>) -> Sum + Sync)) -> Sum {
+    let sums = Sums::new(len.div_ceil(CHUNK));
+    let all = &sums;
+    chunks(len, &|start, n, memory| {
+        let sum = sum(start, n, memory);
+        // SAFETY: the chunk belongs to this thread alone.
+        unsafe { all.set(start / CHUNK, sum) };
+    });
+    sums.total()
+}
+
+/// What multiplies the gradient.
+#[derive(Clone, Copy)]
+pub(crate) enum Incoming<T> {
+    /// One number as `(high, low)`.
+    One((f64, f64)),
+    /// A number for every element.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
+    Each(*const T),
+}
+
+// SAFETY: only read, and the caller of an operation vouches for the memory.
+unsafe impl<T> Sync for Incoming<T> {}
+
+impl<T> Incoming<T> {
+    /// `(factor, factors)` for a chunk.
+    fn at(self, start: usize) -> ((f64, f64), *const T) {
+        match self {
+            Incoming::One(factor) => (factor, std::ptr::null()),
+            Incoming::Each(factors) => ((1.0, 0.0), factors.wrapping_add(start)),
+        }
+    }
+}
+
+/// A piece of the result, and how it is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Out<T> {
+    to: *mut T,
+    len: usize,
+    stream: bool,
+}
+
+impl<T: Float> Out<T> {
+    fn write(self, map: impl Map<T::Ops>) {
+        dispatch(Write::<T::Ops, _> { map, out: self.to, len: self.len, stream: self.stream });
+    }
+}
+
+/// A loss of every element. Whoever makes one vouches for its operands; they are valid for reading `len` elements.
+pub(crate) trait ElementLoss<T: Float>: Sync {
+    fn len(&self) -> usize;
+    fn operands(&self) -> [*const T; 2];
+    /// What the mean divides by.
+    fn divisor(&self) -> Sum;
+    /// The sum of `len` losses from `start` on.
+    fn sum(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Sum;
+    /// The losses from `start` on.
+    fn write(&self, start: usize, memory: &mut Memory<T>, out: Out<T>);
+    /// Their gradient.
+    fn write_gradient(&self, start: usize, memory: &mut Memory<T>, incoming: Incoming<T>, out: Out<T>);
+}
+
+/// `w (p - t)^2`
+pub(crate) struct SquaredLoss<T> {
+    pub(crate) len: usize,
+    pub(crate) p: *const T,
+    pub(crate) t: *const T,
+    pub(crate) weight: Cycle<T>,
+}
+
+// SAFETY: only read, and the caller of an operation vouches for the memory.
+unsafe impl<T> Sync for SquaredLoss<T> {}
+
+impl<T: Float> SquaredLoss<T> {
+    fn at(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Weighing<T::Ops> {
+        Weighing {
+            p: self.p.wrapping_add(start),
+            t: self.t.wrapping_add(start),
+            weight: self.weight.part(start, len, &mut memory.first),
+        }
+    }
+}
+
+impl<T: Float> ElementLoss<T> for SquaredLoss<T> {
+    fn len(&self) -> usize {
+        self.len
+    }
+    fn operands(&self) -> [*const T; 2] {
+        [self.p, self.t]
+    }
+    fn divisor(&self) -> Sum {
+        self.weight.sum(self.len)
+    }
+    fn sum(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Sum {
+        let of = self.at(start, len, memory);
+        let sum = dispatch(WeightedError::<T::Ops> { of, len });
+        if size_of::<T>() == 4 || (sum.0.abs() > 1e-280 && sum.0.is_finite()) {
+            return Sum::new(sum, 0);
+        }
+        // SAFETY: the operands hold that chunk.
+        unsafe { weighted_error_of_any_size(of, len) }
+    }
+    fn write(&self, start: usize, memory: &mut Memory<T>, out: Out<T>) {
+        out.write(WeightedSquares(self.at(start, out.len, memory)));
+    }
+    fn write_gradient(&self, start: usize, memory: &mut Memory<T>, incoming: Incoming<T>, out: Out<T>) {
+        let (factor, factors) = incoming.at(start);
+        out.write(WeightedGradient { of: self.at(start, out.len, memory), factor, factors });
+    }
+}
+
+/// Targets of the logits' type, or integers.
+#[derive(Clone, Copy)]
+pub(crate) enum Targets<T> {
+    Floats(*const T),
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
+    Integers(*const u8, LabelType),
+}
+
+impl<T: Float> Targets<T> {
+    /// The targets of `start..start + len`: where they lie, or converted in `memory`.
+    fn part(self, start: usize, len: usize, memory: &mut Vec<T>) -> *const T {
+        let (integers, kind) = match self {
+            Targets::Floats(targets) => return targets.wrapping_add(start),
+            Targets::Integers(integers, kind) => (integers, kind),
+        };
+        memory.clear();
+        macro_rules! convert {
+            ($t:ty) => {{
+                let integers = integers.cast::<$t>().wrapping_add(start);
+                // SAFETY: whoever makes a loss vouches for its operands.
+                let integers = unsafe { std::slice::from_raw_parts(integers, len) };
+                memory.extend(integers.iter().map(|&target| T::Ops::from_f64(target as f64)));
+            }};
+        }
+        match kind {
+            LabelType::I8 => convert!(i8),
+            LabelType::I16 => convert!(i16),
+            LabelType::I32 => convert!(i32),
+            LabelType::I64 => convert!(i64),
+            LabelType::U8 => convert!(u8),
+            LabelType::U16 => convert!(u16),
+            LabelType::U32 => convert!(u32),
+            LabelType::U64 => convert!(u64),
+        }
+        memory.as_ptr()
+    }
+}
+
+/// Binary cross-entropy of the logits `x` with the targets `t`.
+pub(crate) struct BinaryLoss<T> {
+    pub(crate) len: usize,
+    pub(crate) x: *const T,
+    pub(crate) t: Targets<T>,
+    pub(crate) pos_weight: Option<Cycle<T>>,
+    pub(crate) weight: Option<Cycle<T>>,
+}
+
+// SAFETY: only read, and the caller of an operation vouches for the memory.
+unsafe impl<T> Sync for BinaryLoss<T> {}
+
+impl<T: Float> BinaryLoss<T> {
+    fn is_weighted(&self) -> bool {
+        self.pos_weight.is_some() || self.weight.is_some()
+    }
+
+    fn at(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Logistic<T::Ops> {
+        let x = self.x.wrapping_add(start);
+        let t = self.t.part(start, len, &mut memory.third);
+        if !self.is_weighted() {
+            return Logistic { x, t, pos_weight: std::ptr::null(), weight: std::ptr::null() };
+        }
+        Logistic {
+            x,
+            t,
+            pos_weight: part_or_ones(self.pos_weight, start, len, &mut memory.first),
+            weight: part_or_ones(self.weight, start, len, &mut memory.second),
+        }
+    }
+}
+
+impl<T: Float> ElementLoss<T> for BinaryLoss<T> {
+    fn len(&self) -> usize {
+        self.len
+    }
+    fn operands(&self) -> [*const T; 2] {
+        match self.t {
+            Targets::Floats(t) => [self.x, t],
+            Targets::Integers(..) => [self.x; 2],
+        }
+    }
+    fn divisor(&self) -> Sum {
+        Sum::new((self.len as f64, 0.0), 0)
+    }
+    fn sum(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Sum {
+        let of = self.at(start, len, memory);
+        let sum = if self.is_weighted() {
+            dispatch(LossSum::<T::Ops, true> { of, len })
+        } else {
+            dispatch(LossSum::<T::Ops, false> { of, len })
+        };
+        if size_of::<T>() == 4 || sum.0.is_finite() {
+            return Sum::new(sum, 0);
+        }
+        let mut losses = vec![T::default(); len];
+        self.write(start, memory, Out { to: losses.as_mut_ptr(), len, stream: false });
+        Sum::of_large(&losses.iter().map(|&loss| T::Ops::to_f64(loss)).collect::<Vec<_>>())
+    }
+    fn write(&self, start: usize, memory: &mut Memory<T>, out: Out<T>) {
+        let of = self.at(start, out.len, memory);
+        if self.is_weighted() {
+            out.write(Losses::<T::Ops, true>(of));
+        } else {
+            out.write(Losses::<T::Ops, false>(of));
+        }
+    }
+    fn write_gradient(&self, start: usize, memory: &mut Memory<T>, incoming: Incoming<T>, out: Out<T>) {
+        let of = self.at(start, out.len, memory);
+        let (factor, factors) = incoming.at(start);
+        if self.is_weighted() {
+            out.write(LossGradient::<T::Ops, true> { of, factor, factors });
+        } else {
+            out.write(LossGradient::<T::Ops, false> { of, factor, factors });
+        }
+    }
+}
+
+/// The sum or mean of the losses; and, chunk by chunk, the gradient times a number.
+///
+/// # Safety
+/// The operands are valid; the gradient is apart from them, or it is exactly the first or second one.
+pub(crate) unsafe fn reduced_loss<T: Float>(
+    loss: &dyn ElementLoss<T>,
+    reduction: Reduction,
+    grad: Option<(f64, *mut T)>,
+    fresh: bool,
+) -> f64 {
+    let divisor = match reduction {
+        Reduction::Mean => loss.divisor(),
+        Reduction::Sum => Sum::new((1.0, 0.0), 0),
+    };
+    let factor = |g: f64| Incoming::One(Sum::new((g, 0.0), 0).over(divisor).pair());
+    let grad = grad.map(|(g, out)| {
+        (
+            factor(g),
+            Shared(out),
+            streams_flat(loss.len(), out, loss.operands().map(<*const T>::cast_mut), fresh),
+        )
+    });
+    let total = summed(loss.len(), &|start, len, memory| {
+        let sum = loss.sum(start, len, memory);
+        if let Some((incoming, out, stream)) = &grad {
+            let out = Out { to: out.at(start), len, stream: *stream };
+            if divisor.is_zero() {
+                // SAFETY: the chunk belongs to this thread alone; zero bytes are zeros.
+                unsafe { out.to.write_bytes(0, len) };
+            } else {
+                loss.write_gradient(start, memory, *incoming, out);
+            }
+        }
+        sum
+    });
+    total.over(divisor).rounded()
+}
+
+/// The losses, and then the gradient, elementwise.
+///
+/// # Safety
+/// As [`reduced_loss`]; `out` is apart from everything, or exactly an operand where there is no gradient.
+#[cfg(feature = "python")]
+pub(crate) unsafe fn elementwise_loss<T: Float>(
+    loss: &dyn ElementLoss<T>,
+    out: (*mut T, bool),
+    grad: Option<(Incoming<T>, *mut T, bool)>,
+) {
+    let stream = |(out, fresh)| {
+        let stream = streams_flat(loss.len(), out, loss.operands().map(<*const T>::cast_mut), fresh);
+        (Shared(out), stream)
+    };
+    let (losses, stream_losses) = stream(out);
+    let grad = grad.map(|(incoming, out, fresh)| (incoming, stream((out, fresh))));
+    chunks(loss.len(), &|start, len, memory| {
+        loss.write(start, memory, Out { to: losses.at(start), len, stream: stream_losses });
+        if let Some((incoming, (out, stream))) = &grad {
+            loss.write_gradient(start, memory, *incoming, Out { to: out.at(start), len, stream: *stream });
+        }
+    });
+}
+
+// --- over slices -----------------------------------------------------------------------------------------
+
+/// A cycle of one number, of one for each place of a row, or of one for each element.
+fn cycle<T: Float>(name: &'static str, numbers: &[T], len: usize) -> Result<Cycle<T>, Error> {
+    if numbers.is_empty() || !len.is_multiple_of(numbers.len()) {
+        return Err(Error::Length { name, got: numbers.len(), wanted: len });
+    }
+    // SAFETY: the slice's own length; the caller keeps it as long as the cycle.
+    Ok(unsafe { Cycle::new(numbers.as_ptr(), numbers.len()) })
+}
+
+/// Mean squared error `weight (pred - target)^2`, with as many weights as elements, or with fewer, which repeat; `Mean`
+/// divides by the sum of the weights over all elements. With its gradient, if there is a buffer for it.
+///
+/// An element of weight 0 adds exactly 0, whatever it is.
+///
+/// ```
+/// use logitkit::{Reduction, mse_loss_weighted};
+/// let loss = mse_loss_weighted(&[1.0, 2.0, f64::NAN], &[0.0; 3], &[3.0, 1.0, 0.0], Reduction::Mean, None)?;
+/// assert_eq!(loss, 1.75);
+/// # Ok::<(), logitkit::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Length`] when the lengths do not fit.
+pub fn mse_loss_weighted<T: Float>(
+    pred: &[T],
+    target: &[T],
+    weight: &[T],
+    reduction: Reduction,
+    grad: Option<&mut [T]>,
+) -> Result<T, Error> {
+    let len = pred.len();
+    wants("target", target.len(), len)?;
+    let weight = cycle("weight", weight, len)?;
+    let loss = SquaredLoss { len, p: pred.as_ptr(), t: target.as_ptr(), weight };
+    reduced_slice(&loss, reduction, grad)
+}
+
+/// Binary cross-entropy of logits: the mean or sum of
+/// `weight (pos_weight t log(1 + exp(-x)) + (1 - t) log(1 + exp(x)))`, within 3 ulp (`f32`) or 4 (`f64`). Weights are as
+/// many as elements, or fewer, which repeat; `Mean` divides by the number of elements. With its gradient, if there is a
+/// buffer for it.
+///
+/// ```
+/// use logitkit::{Reduction, binary_cross_entropy_with_logits};
+/// let mut grad = [0.0; 2];
+/// let loss = binary_cross_entropy_with_logits(
+///     &[0.0, -40.0], &[1.0, 0.0], None, None, Reduction::Sum, Some(&mut grad))?;
+/// assert_eq!(loss, 2f64.ln() + 4.248354255291589e-18);
+/// assert_eq!(grad, [-0.5, 4.248354255291589e-18]);
+/// # Ok::<(), logitkit::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Length`] when the lengths do not fit.
+pub fn binary_cross_entropy_with_logits<T: Float>(
+    logits: &[T],
+    targets: &[T],
+    pos_weight: Option<&[T]>,
+    weight: Option<&[T]>,
+    reduction: Reduction,
+    grad: Option<&mut [T]>,
+) -> Result<T, Error> {
+    let len = logits.len();
+    wants("targets", targets.len(), len)?;
+    let pos_weight = pos_weight.map(|numbers| cycle("pos_weight", numbers, len)).transpose()?;
+    let weight = weight.map(|numbers| cycle("weight", numbers, len)).transpose()?;
+    let loss =
+        BinaryLoss { len, x: logits.as_ptr(), t: Targets::Floats(targets.as_ptr()), pos_weight, weight };
+    reduced_slice(&loss, reduction, grad)
+}
+
+fn reduced_slice<T: Float>(
+    loss: &dyn ElementLoss<T>,
+    reduction: Reduction,
+    grad: Option<&mut [T]>,
+) -> Result<T, Error> {
+    if let Some(grad) = &grad {
+        wants("grad", grad.len(), loss.len())?;
+    }
+    let grad = grad.map(|grad| (1.0, grad.as_mut_ptr()));
+    // SAFETY: the slices have the loss's length; `grad` does not overlap.
+    Ok(rounded(unsafe { reduced_loss(loss, reduction, grad, false) }))
+}

@@ -1,0 +1,418 @@
+//! Cross-entropy of given probabilities: rows with a label, or with probabilities, in chunks of fixed size.
+
+use super::Label;
+use super::elementwise::Cycle;
+use super::{GradOutput, Reduce, SERIAL, Shared, flat, input, labels, rounded, wants};
+use crate::error::Error;
+use crate::exact::{mul_pairs, value};
+use crate::float::{Element, Float};
+use crate::kernels::labels::Labels;
+use crate::kernels::log_loss::{LogLosses, LogSum, Quotients, RowQuotients, RowSums, Terms};
+use crate::kernels::map::Write;
+use crate::kernels::total::Total;
+use crate::parallel::{get_num_threads, run_chunks};
+use crate::shape::{Shape, View};
+use crate::simd::dispatch;
+use crate::sums::{Reduction, Sum, Sums};
+
+/// Rows with a label that are worked on together.
+const ROWS: usize = 1024;
+/// Elements of rows with probabilities that are worked on together, if there is more than one row.
+const ELEMENTS: usize = 16 * 1024;
+
+/// Runs `work(chunk)` for every chunk, on several threads if there are many elements.
+fn chunked(chunks: usize, elements: usize, work: &(dyn Fn(usize) + Sync)) {
+    if elements < SERIAL || chunks <= 1 {
+        (0..chunks).for_each(work);
+    } else {
+        run_chunks(chunks, get_num_threads(), work);
+    }
+}
+
+/// A sum of numbers, on another scale where it overflows.
+fn sum_of<T: Float>(sum: (f64, f64), numbers: impl FnOnce() -> Vec<f64>) -> Sum {
+    if size_of::<T>() == 4 || sum.0.is_finite() { Sum::new(sum, 0) } else { Sum::of_large(&numbers()) }
+}
+
+fn wide<T: Float>(numbers: &[T]) -> Vec<f64> {
+    numbers.iter().map(|&x| T::Ops::to_f64(x)).collect()
+}
+
+/// What is common to all rows of a gradient: the factor that the reduction gives, or zeros.
+enum Slope<T> {
+    Zero,
+    One((f64, f64)),
+    Rows(View<T>),
+}
+
+impl<T: Float> Slope<T> {
+    fn new(incoming: GradOutput<T>, divisor: Option<Sum>) -> Self {
+        match (incoming, divisor) {
+            (_, Some(divisor)) if divisor.is_zero() => Slope::Zero,
+            (GradOutput::Scalar(g), Some(divisor)) => Slope::One(Sum::new((g, 0.0), 0).over(divisor).pair()),
+            (GradOutput::Scalar(g), None) => Slope::One((g, 0.0)),
+            (GradOutput::Rows(view), _) => Slope::Rows(view),
+        }
+    }
+}
+
+// SAFETY: only read, and the caller of an operation vouches for the memory.
+unsafe impl<T> Sync for Slope<T> {}
+
+/// The rows of a chunk: weights (0 where nothing counts) and probabilities of the labels (1 there).
+struct Chunk<T> {
+    weights: Vec<T>,
+    p: Vec<T>,
+    classes: Vec<Option<usize>>,
+    memory: Vec<T>,
+}
+
+impl<T: Float> Chunk<T> {
+    fn new() -> Self {
+        Chunk { weights: Vec::new(), p: Vec::new(), classes: Vec::new(), memory: Vec::new() }
+    }
+
+    /// Reads the labels and weights of some rows.
+    fn read(&mut self, labels: &Labels, weight: Option<Cycle<T>>, first: usize, n: usize) {
+        self.classes.clear();
+        self.classes.extend((first..first + n).map(|row| labels.get(row)));
+        self.weights.clear();
+        match weight {
+            None => self.weights.resize(n, T::Ops::ONE),
+            Some(weight) => {
+                let numbers = weight.part(first, n, &mut self.memory);
+                // SAFETY: `part` gives as many numbers.
+                self.weights.extend_from_slice(unsafe { std::slice::from_raw_parts(numbers, n) });
+            }
+        }
+        for (class, weight) in self.classes.iter_mut().zip(&mut self.weights) {
+            if class.is_none() {
+                *weight = T::Ops::ZERO;
+            } else if *weight == T::Ops::ZERO {
+                *class = None;
+            }
+        }
+    }
+
+    /// Reads the probabilities of the labels.
+    fn gather(&mut self, shape: Shape, x: View<T>, first: usize) {
+        self.p.clear();
+        self.p.extend(self.classes.iter().enumerate().map(|(i, class)| match class {
+            // SAFETY: the view is valid for the shape, and the class is one.
+            Some(class) => unsafe {
+                x.row(first + i, shape.inner).wrapping_offset(*class as isize * x.len).read()
+            },
+            None => T::Ops::ONE,
+        }));
+    }
+
+    fn terms(&self) -> Terms<T::Ops> {
+        Terms { t: self.weights.as_ptr(), p: self.p.as_ptr() }
+    }
+
+    fn weight_sum(&self) -> Sum {
+        let sum = dispatch(Total::<T::Ops> { x: self.weights.as_ptr(), len: self.weights.len() });
+        sum_of::<T>(sum, || wide(&self.weights))
+    }
+
+    /// The loss of every row.
+    fn losses(&self) -> Vec<T> {
+        let mut losses = vec![T::default(); self.p.len()];
+        let (out, len) = (losses.as_mut_ptr(), self.p.len());
+        dispatch(Write::<T::Ops, _> { map: LogLosses(self.terms()), out, len, stream: false });
+        losses
+    }
+
+    /// The gradient at the label of every row; it takes the place of the probabilities.
+    fn slopes(&mut self, shape: Shape, slope: &Slope<T>, first: usize) {
+        let factor = match slope {
+            Slope::Zero => return self.p.fill(T::Ops::ZERO),
+            Slope::One(factor) => *factor,
+            Slope::Rows(view) => {
+                self.memory.clear();
+                let at = |row| view.row(row, shape.inner);
+                // SAFETY: the view has an element for every row.
+                self.memory.extend((first..first + self.p.len()).map(|row| unsafe { at(row).read() }));
+                (1.0, 0.0)
+            }
+        };
+        let factors = if let Slope::Rows(_) = slope { self.memory.as_ptr() } else { std::ptr::null() };
+        let (terms, out, len) = (self.terms(), self.p.as_mut_ptr(), self.p.len());
+        let terms = Terms { p: out.cast_const(), ..terms };
+        dispatch(Write::<T::Ops, _> { map: Quotients { terms, factor, factors }, out, len, stream: false });
+    }
+
+    /// Puts the results of [`Chunk::slopes`] to the labels' places.
+    fn scatter(&self, shape: Shape, grad: View<T>, first: usize) {
+        for (i, (class, &slope)) in self.classes.iter().zip(&self.p).enumerate() {
+            if let Some(class) = class {
+                let place = grad.row(first + i, shape.inner).wrapping_offset(*class as isize * grad.len);
+                // SAFETY: as in `gather`.
+                unsafe { place.write(slope) };
+            }
+        }
+    }
+}
+
+/// Log loss with integer labels. The gradient's memory is dense: its elements are all that lies between the first and
+/// the last.
+///
+/// # Safety
+/// The views are valid for `shape`, the labels and per-row views for its batch; `grad` is apart from all others or
+/// exactly `x`.
+pub(crate) unsafe fn log_loss_view<T: Float>(
+    shape: Shape,
+    x: View<T>,
+    labels: Labels,
+    weight: Option<Cycle<T>>,
+    reduce: &Reduce<T>,
+    grad: Option<(View<T>, GradOutput<T>)>,
+) -> Result<f64, Error> {
+    let rows = shape.batch();
+    let count = labels.check(rows)?;
+    let chunks = rows.div_ceil(ROWS);
+    let part = |chunk: usize| (chunk * ROWS, ROWS.min(rows - chunk * ROWS));
+    let divisor = match reduce {
+        Reduce::To(Reduction::Mean) if weight.is_none() => Some(Sum::new((count as f64, 0.0), 0)),
+        Reduce::To(Reduction::Mean) => {
+            let sums = Sums::new(chunks);
+            chunked(chunks, rows, &|i| {
+                let (first, n) = part(i);
+                let mut chunk = Chunk::new();
+                chunk.read(&labels, weight, first, n);
+                // SAFETY: the chunk belongs to this thread alone.
+                unsafe { sums.set(i, chunk.weight_sum()) };
+            });
+            Some(sums.total())
+        }
+        _ => None,
+    };
+    let grad = grad.map(|(out, incoming)| (out, Slope::new(incoming, divisor)));
+    let (x, out) = (SharedView(x), grad.as_ref().map(|(out, _)| SharedView(*out)));
+    let slope = grad.as_ref().map(|(_, slope)| slope);
+    // A chunk's rows of the gradient follow one another: they are filled and finished at once.
+    let follow = out.is_some_and(|out| {
+        let out = out.get();
+        shape.inner == 1 && out.len == 1 && out.outer == shape.len as isize
+    });
+    let places = SharedRows(match reduce {
+        Reduce::Rows(view) => Some(*view),
+        Reduce::To(_) => None,
+    });
+    let sums = Sums::new(chunks);
+    // What is left to be put to its place, chunk by chunk.
+    let mut left: Vec<Option<Chunk<T>>> = (0..chunks).map(|_| None).collect();
+    let kept = Shared(left.as_mut_ptr());
+    let elements = if out.is_some() { shape.size() } else { rows };
+    chunked(chunks, elements, &|i| {
+        let (first, n) = part(i);
+        let mut chunk = Chunk::new();
+        chunk.read(&labels, weight, first, n);
+        chunk.gather(shape, x.get(), first);
+        if let Some(view) = places.get() {
+            for (row, loss) in chunk.losses().into_iter().enumerate() {
+                // SAFETY: the view has an element for every row; this thread's rows.
+                unsafe { view.row(first + row, shape.inner).write(loss) };
+            }
+        } else {
+            let sum = dispatch(LogSum::<T::Ops> { terms: chunk.terms(), len: n });
+            // SAFETY: the chunk belongs to this thread alone.
+            unsafe { sums.set(i, sum_of::<T>(sum, || wide(&chunk.losses()))) };
+        }
+        if let (Some(slope), Some(out)) = (slope, out) {
+            chunk.slopes(shape, slope, first);
+            if follow {
+                // SAFETY: this thread's rows; zero bytes are zeros.
+                unsafe { out.get().row(first, 1).write_bytes(0, n * shape.len) };
+                chunk.scatter(shape, out.get(), first);
+            } else {
+                // SAFETY: the chunk belongs to this thread alone.
+                unsafe { kept.at(i).write(Some(chunk)) };
+            }
+        }
+    });
+    if let Some(out) = out
+        && !follow
+    {
+        let start = Shared(out.get().ptr);
+        // SAFETY: the gradient's memory is dense.
+        flat(shape.size(), &|first, n| unsafe { start.at(first).write_bytes(0, n) });
+        chunked(chunks, elements, &|i| {
+            // SAFETY: the chunk belongs to this thread alone.
+            if let Some(chunk) = unsafe { &*kept.at(i) } {
+                chunk.scatter(shape, out.get(), part(i).0);
+            }
+        });
+    }
+    let total = sums.total();
+    Ok(divisor.map_or(total, |divisor| total.over(divisor)).rounded())
+}
+
+/// A view that threads may share; each touches its own part.
+struct SharedView<T>(View<T>);
+
+impl<T> Clone for SharedView<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for SharedView<T> {}
+// SAFETY: every user touches its own rows.
+unsafe impl<T> Sync for SharedView<T> {}
+
+impl<T> SharedView<T> {
+    fn get(&self) -> View<T> {
+        self.0
+    }
+}
+
+/// The same for a place that there may be none of.
+struct SharedRows<T>(Option<View<T>>);
+// SAFETY: as above.
+unsafe impl<T> Sync for SharedRows<T> {}
+
+impl<T> SharedRows<T> {
+    fn get(&self) -> Option<View<T>> {
+        self.0
+    }
+}
+
+/// Log loss with probabilities `t` as labels; `x`, `t` and the gradient are rows that follow one another.
+///
+/// # Safety
+/// The operands are valid for `rows * len` elements, the per-row views and weights for `rows`; `grad` is apart from all
+/// others or exactly `x` or `t`.
+pub(crate) unsafe fn soft_log_loss_view<T: Float>(
+    shape: Shape,
+    x: *const T,
+    t: *const T,
+    weight: Option<Cycle<T>>,
+    reduce: &Reduce<T>,
+    grad: Option<(*mut T, GradOutput<T>)>,
+) -> f64 {
+    let (rows, len) = (shape.batch(), shape.len);
+    let step = (ELEMENTS / len.max(1)).max(1);
+    let chunks = rows.div_ceil(step);
+    let divisor = match (reduce, weight) {
+        (Reduce::To(Reduction::Mean), Some(weight)) => Some(weight.sum(rows)),
+        (Reduce::To(Reduction::Mean), None) => Some(Sum::new((rows as f64, 0.0), 0)),
+        _ => None,
+    };
+    let slope = grad.map(|(out, incoming)| (Shared(out), Slope::new(incoming, divisor)));
+    let places = SharedRows(match reduce {
+        Reduce::Rows(view) => Some(*view),
+        Reduce::To(_) => None,
+    });
+    let (x, t) = (Shared(x.cast_mut()), Shared(t.cast_mut()));
+    let sums = Sums::new(chunks);
+    chunked(chunks, shape.size(), &|i| {
+        let (first, n) = (i * step, step.min(rows - i * step));
+        let mut memory = Vec::new();
+        let weights = weight.map(|weight| {
+            let numbers = weight.part(first, n, &mut memory);
+            // SAFETY: `part` gives as many numbers.
+            unsafe { std::slice::from_raw_parts(numbers, n) }
+        });
+        let weight = |row: usize| weights.map_or(1.0, |weights| T::Ops::to_f64(weights[row]));
+        let terms = Terms::<T::Ops> { t: t.at(first * len).cast_const(), p: x.at(first * len).cast_const() };
+        let mut losses = vec![(0.0, 0.0); n];
+        dispatch(RowSums { terms, len, sums: &mut losses });
+        for (row, loss) in losses.iter_mut().enumerate() {
+            let weight = weight(row);
+            *loss = if weight == 0.0 { (0.0, 0.0) } else { mul_pairs(*loss, (weight, 0.0)) };
+        }
+        if let Some(view) = places.get() {
+            for (row, &loss) in losses.iter().enumerate() {
+                // SAFETY: the view has an element for every row; this thread's rows.
+                unsafe { view.row(first + row, shape.inner).write(rounded(value(loss))) };
+            }
+        } else {
+            let sum = losses.iter().fold((0.0, 0.0), |sum, &loss| crate::exact::add_pairs(sum, loss));
+            let sum = sum_of::<T>(sum, || losses.iter().map(|&loss| value(loss)).collect());
+            // SAFETY: the chunk belongs to this thread alone.
+            unsafe { sums.set(i, sum) };
+        }
+        if let Some((out, slope)) = &slope {
+            let factor = |row: usize| match slope {
+                _ if weight(row) == 0.0 => (0.0, 0.0),
+                Slope::Zero => (0.0, 0.0),
+                Slope::One(factor) => mul_pairs(*factor, (weight(row), 0.0)),
+                Slope::Rows(view) => {
+                    // SAFETY: the view has an element for every row.
+                    let g = unsafe { view.row(first + row, shape.inner).read() };
+                    mul_pairs((T::Ops::to_f64(g), 0.0), (weight(row), 0.0))
+                }
+            };
+            let factors: Vec<_> = (0..n).map(factor).collect();
+            dispatch(RowQuotients { terms, len, factors: &factors, out: out.at(first * len) });
+        }
+    });
+    let total = sums.total();
+    divisor.map_or(total, |divisor| total.over(divisor)).rounded()
+}
+
+// --- over slices -----------------------------------------------------------------------------------------
+
+/// Cross-entropy of given probabilities with one class number per row, `-log p_y`, within 3 ulp (`f32`) or 4 (`f64`):
+/// nothing is clipped or normalised. A label equal to `ignore` adds nothing. With its gradient, `-1 / p_y` at the label
+/// and 0 elsewhere (`Mean`: over the number of rows that are not ignored), if there is a buffer for it.
+///
+/// ```
+/// use logitkit::{Reduction, Shape, log_loss};
+/// let probs = [0.5, 0.25, 0.25, 1.0, 0.0, 0.0];
+/// let mut grad = [9.0; 6];
+/// let loss = log_loss(&probs, &[1u8, 0], Shape::rows(2, 3), None, Reduction::Sum, Some(&mut grad))?;
+/// assert_eq!(loss, 4f64.ln());
+/// assert_eq!(grad, [0.0, -4.0, 0.0, -1.0, 0.0, 0.0]);
+/// # Ok::<(), logitkit::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit the shape; [`Error::Label`] for a label that is neither a class number nor
+/// ignored.
+pub fn log_loss<T: Float, L: Label>(
+    probs: &[T],
+    classes: &[L],
+    shape: Shape,
+    ignore: Option<i64>,
+    reduction: Reduction,
+    grad: Option<&mut [T]>,
+) -> Result<T, Error> {
+    wants("probs", probs.len(), shape.size())?;
+    wants("classes", classes.len(), shape.batch())?;
+    if let Some(grad) = &grad {
+        wants("grad", grad.len(), shape.size())?;
+    }
+    let labels = labels(classes, shape, ignore);
+    let grad = grad.map(|grad| (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0)));
+    let reduce = Reduce::To(reduction);
+    // SAFETY: the slices have the sizes needed; `grad` does not overlap.
+    let loss = unsafe { log_loss_view(shape, input(probs, shape), labels, None, &reduce, grad) }?;
+    Ok(rounded(loss))
+}
+
+/// [`log_loss`] with probabilities `t` as labels: `-sum_c t_c log p_c`, where `t_c = 0` adds nothing; the gradient is
+/// `-t_c / p_c`. Rows of `len` neighbouring elements; `Mean` divides by their number.
+///
+/// # Errors
+/// [`Error::Length`] when a buffer does not fit.
+pub fn soft_log_loss<T: Float>(
+    probs: &[T],
+    probabilities: &[T],
+    len: usize,
+    reduction: Reduction,
+    grad: Option<&mut [T]>,
+) -> Result<T, Error> {
+    let rows = probs.len().checked_div(len).unwrap_or(0);
+    wants("probs", probs.len(), rows * len)?;
+    wants("probabilities", probabilities.len(), probs.len())?;
+    if let Some(grad) = &grad {
+        wants("grad", grad.len(), probs.len())?;
+    }
+    let grad = grad.map(|grad| (grad.as_mut_ptr(), GradOutput::Scalar(1.0)));
+    let (reduce, shape) = (Reduce::To(reduction), Shape::rows(rows, len));
+    // SAFETY: the slices have that size; `grad` does not overlap.
+    let loss =
+        unsafe { soft_log_loss_view(shape, probs.as_ptr(), probabilities.as_ptr(), None, &reduce, grad) };
+    Ok(rounded(loss))
+}
