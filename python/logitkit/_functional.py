@@ -8,7 +8,7 @@ from . import _logitkit_core as _core
 from . import _normalize, _weighted
 
 if TYPE_CHECKING:
-    from ._types import Array, ArrayLike, Axis, Floats, ScalarOrFloats
+    from ._types import Array, ArrayLike, Axis, DTypeLike, Floats, ScalarOrFloats
 
 __all__ = [
     "log_softmax",
@@ -156,6 +156,8 @@ def logsumexp(
     keepdims: bool = False,
     return_sign: Literal[False] = False,
     *,
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
 @overload
@@ -166,6 +168,8 @@ def logsumexp(
     keepdims: bool = False,
     *,
     return_sign: Literal[True],
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> tuple[ScalarOrFloats, ScalarOrFloats]: ...
 @overload
@@ -176,6 +180,8 @@ def logsumexp(
     keepdims: bool,
     return_sign: Literal[True],
     *,
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> tuple[ScalarOrFloats, ScalarOrFloats]: ...
 def logsumexp(
@@ -185,6 +191,8 @@ def logsumexp(
     keepdims: bool = False,
     return_sign: bool = False,
     *,
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Any:
     """Return the logarithm of a sum of exponentials, without overflow.
@@ -194,36 +202,44 @@ def logsumexp(
     Parameters
     ----------
     a : array_like
-        Real numbers of any shape.
+        Numbers of any shape, real or complex.
     axis : int or tuple of ints, optional
         The axis or axes that are summed. All of them by default.
     b : array_like, optional
-        Real weights of any sign; `a` and `b` broadcast against each other. An exact 0 drops its
+        Weights of any sign; `a` and `b` broadcast against each other. An exact 0 drops its
         element, also when that is infinite or NaN.
     keepdims : bool
         Whether the summed axes stay in the result, with length 1.
     return_sign : bool
         Whether to return the logarithm of the absolute value of the sum together with the sign of
-        the sum. Without it a negative sum gives NaN.
+        the sum. Without it a negative sum of real numbers gives NaN.
+    where : array_like of bool, optional
+        Elements that are False here count as if they were not there. Broadcasts to the shape of
+        `a` (of `a` and `b` together).
+    dtype : dtype, optional
+        The floating-point or complex dtype of the result and of the computation.
     out : ndarray, optional
         Takes the result: of its shape and dtype.
 
     Returns
     -------
     scalar or ndarray
-        The shape of `a` without the summed axes. float16, bfloat16, float32 and float64 are kept
-        (those of `a` and `b` promoted as NumPy does), integers and bool give float64.
+        The shape of `a` without the summed axes. Floating-point and complex dtypes are kept
+        (those of `a` and `b` promoted as NumPy does), integers and bool give float64. The logarithm
+        of a complex sum has an imaginary part in (-pi, pi]; with `return_sign` the result is real.
     sign : scalar or ndarray
-        Only with ``return_sign=True``: 1.0, 0.0, -1.0 or NaN.
+        Only with ``return_sign=True``: 1.0, 0.0, -1.0 or NaN; of a complex sum its phase,
+        ``sum / abs(sum)``.
 
     Raises
     ------
     TypeError
-        If `a` or `b` is masked, sparse, complex, longdouble or no array of numbers, if `axis` is no
+        If `a` or `b` is masked, sparse or no array of numbers, if `where` is not bool, if `dtype`
+        is neither floating-point nor complex, or real with complex operands, if `axis` is no
         integer, or if `out` has another dtype than the result.
     ValueError
-        If an axis is named twice, if `a` and `b` do not broadcast, or if `out` is read-only or
-        has another shape.
+        If an axis is named twice, if `a` and `b` do not broadcast, if `where` does not broadcast
+        to them, or if `out` is read-only or has another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
@@ -234,9 +250,11 @@ def logsumexp(
     Notes
     -----
     The largest error is 1.5 units in the last place in float32 and 2 in float64, units of the
-    largest of ``abs(result)``, ``max(abs(a))`` and 1. 16-bit types are computed in float32 and
-    rounded once. With `b`, or when `return_sign` asks for the sign, part of the work is done by
-    NumPy: correct, but slower. The sum of nothing is 0: its logarithm is -inf, its sign 0.
+    largest of ``abs(result)``, ``max(abs(a))`` and 1; with weights of both signs, times
+    ``sum(abs(b) exp(a)) / abs(sum(b exp(a)))``. 16-bit types are computed in float32 and rounded
+    once. Sums with negative weights, of longdouble and of complex numbers are computed by NumPy,
+    in float64 at least: correct, but slower. The sum of nothing is 0: its logarithm is -inf, its
+    sign 0.
 
     References
     ----------
@@ -247,8 +265,11 @@ def logsumexp(
     --------
     >>> import numpy as np
     >>> import logitkit as lk
-    >>> lk.logsumexp(np.array([[0.0, 0.0], [1000.0, 1000.0]]), axis=1)
+    >>> a = np.array([[0.0, 0.0], [1000.0, 1000.0]])
+    >>> lk.logsumexp(a, axis=1)
     array([6.93147181e-01, 1.00069315e+03])
+    >>> lk.logsumexp(a, axis=1, where=[[True, False], [False, False]])
+    array([  0., -inf])
 
     Signed weights:
 
@@ -256,12 +277,11 @@ def logsumexp(
     >>> print(value.round(4), sign)
     0.5413 -1.0
     """
-    if b is not None or return_sign:
-        return _weighted.logsumexp(a, axis, b, keepdims, return_sign, out)
-    result = _core.logsumexp(a, axis, keepdims, out)
-    if result is NotImplemented:
-        result = _normalize.logsumexp(a, axis, keepdims, out)
-    return result
+    if b is None and where is None and dtype is None and return_sign is False:
+        result = _core.logsumexp(a, axis, keepdims, out)
+        if result is not NotImplemented:
+            return result
+    return _weighted.logsumexp(a, axis, b, keepdims, return_sign, where, dtype, out)
 
 
 def softmax_backward(
@@ -387,6 +407,7 @@ def logsumexp_backward(
     b: ArrayLike | None = None,
     keepdims: bool = False,
     *,
+    where: ArrayLike | None = None,
     out: Array | None = None,
 ) -> Floats:
     """Return the gradient of a loss with respect to a, from that with respect to logsumexp(a).
@@ -408,6 +429,8 @@ def logsumexp_backward(
         As it was given to `logsumexp`; it has to broadcast to the shape of `a`.
     keepdims : bool
         As it was given to `logsumexp`: whether the axes are still there in `grad` and `lse`.
+    where : array_like of bool, optional
+        As it was given to `logsumexp`; it has to broadcast to the shape of `a`.
     out : ndarray, optional
         Takes the result: of the shape of `a` and the dtype of the result. ``out=a`` works in place.
 
@@ -415,23 +438,24 @@ def logsumexp_backward(
     -------
     ndarray
         Of the shape of `a`, of NumPy's promotion of the dtypes (integers count as float64). Exactly
-        0 where `b` is.
+        0 where `b` is, and where `where` is False.
 
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `axis` is
-        no integer, or if `out` has another dtype than the result.
+        If an operand is masked, sparse, complex or no array of numbers, if `where` is not bool,
+        if `axis` is no integer, or if `out` has another dtype than the result.
     ValueError
-        If `grad` or `lse` has another shape than the result of `logsumexp`, if `b` does not
-        broadcast to `a`, if an axis is named twice, or if `out` is read-only or has another shape.
+        If `grad` or `lse` has another shape than the result of `logsumexp`, if `b` or `where`
+        does not broadcast to `a`, if an axis is named twice, or if `out` is read-only or has
+        another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
     Notes
     -----
     The largest error is 3 units in the last place in float32 and 4 in float64, besides what the
-    rounding of `lse` brings in. With `b` the work is done by NumPy.
+    rounding of `lse` brings in. With `b`, and for longdouble, the work is done by NumPy.
 
     References
     ----------
@@ -446,10 +470,9 @@ def logsumexp_backward(
     array([0.09  , 0.2447, 0.6652])
     """
     result: Floats
-    if b is not None:
-        result = _weighted.logsumexp_backward(grad, a, lse, axis, b, keepdims, out)
-    else:
+    if b is None and where is None:
         result = _core.logsumexp_backward(grad, a, lse, axis, keepdims, out)
-        if result is NotImplemented:
-            result = _normalize.logsumexp_backward(grad, a, lse, axis, keepdims, out)
+        if result is not NotImplemented:
+            return result
+    result = _weighted.logsumexp_backward(grad, a, lse, axis, b, keepdims, where, out)
     return result

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _logitkit_core as _core
+from . import _wide
 from ._operands import (
     checked_ignore_index,
     checked_out,
@@ -21,10 +22,13 @@ from ._operands import (
     class_axes,
     class_axis,
     class_labels,
+    is_wide,
+    number_array,
     plain,
     real_array,
     result_dtype,
     silent,
+    wide_real_array,
     work_dtype,
 )
 
@@ -38,25 +42,27 @@ if TYPE_CHECKING:
 
 
 def softmax(x: object, axis: object, out: object) -> Any:
-    return _along(_core.softmax, {"x": x}, axis, out)
+    return _along(_core.softmax, {"x": number_array(x, "x")}, axis, out, wide=_wide.softmax)
 
 
 def log_softmax(x: object, axis: object, out: object) -> Any:
-    return _along(_core.log_softmax, {"x": x}, axis, out)
+    return _along(_core.log_softmax, {"x": number_array(x, "x")}, axis, out, wide=_wide.log_softmax)
 
 
 def softmax_backward(grad: object, y: object, axis: object, out: object) -> Any:
-    return _along(_core.softmax_backward, {"grad": grad, "y": y}, axis, out)
+    arrays = _real_arrays(grad=grad, y=y)
+    return _along(_core.softmax_backward, arrays, axis, out, wide=_wide.softmax_backward)
 
 
 def log_softmax_backward(grad: object, y: object, axis: object, out: object) -> Any:
-    return _along(_core.log_softmax_backward, {"grad": grad, "y": y}, axis, out)
+    arrays = _real_arrays(grad=grad, y=y)
+    return _along(_core.log_softmax_backward, arrays, axis, out, wide=_wide.log_softmax_backward)
 
 
 def logsumexp(a: object, axis: object, keepdims: object, out: object) -> Any:
     return _along(
         lambda a, axis, out: _core.logsumexp(a, axis, True, out),
-        {"a": a},
+        {"a": real_array(a, "a")},
         axis,
         out,
         reduced=("out",),
@@ -69,29 +75,35 @@ def logsumexp_backward(
 ) -> Any:
     return _along(
         lambda grad, a, lse, axis, out: _core.logsumexp_backward(grad, a, lse, axis, True, out),
-        {"grad": grad, "a": a, "lse": lse},
+        _real_arrays(grad=grad, a=a, lse=lse),
         axis,
         out,
+        wide=_wide.logsumexp_backward,
         reduced=("grad", "lse"),
         keepdims=bool(keepdims),
     )
 
 
+def _real_arrays(**values: object) -> dict[str, Array]:
+    return {name: wide_real_array(value, name) for name, value in values.items()}
+
+
 @silent
 def _along(
     core: Callable[..., Any],
-    values: dict[str, object],
+    arrays: dict[str, Array],
     axis: object,
     out: object,
     *,
+    wide: Callable[..., Any] | None = None,
     reduced: Collection[str] = (),
     keepdims: bool = False,
 ) -> Any:
     """core(*operands, axis, out) for any operands; those named in `reduced` lack the class axes.
 
-    `core` sees every array with all axes: those that it lacks for the caller have length 1.
+    `core` sees every array with all axes: those that it lacks for the caller have length 1. `wide`
+    takes its place for wide dtypes.
     """
-    arrays = {name: real_array(value, name) for name, value in values.items()}
     dtype = result_dtype(*arrays.values())
     lead_name = next(name for name in arrays if name not in reduced)
     shape = arrays[lead_name].shape
@@ -122,7 +134,8 @@ def _along(
     if lead.size == 0:
         target.fill(-np.inf)  # the logarithm of an empty sum; all other results are empty
     else:
-        _fill_along(core, operands, lead, axes, target)
+        function = wide if wide is not None and is_wide(dtype) else core
+        _fill_along(function, operands, lead, axes, target)
     return scalar_or_array(target.reshape(result_shape)) if out is None else out
 
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["Array", "ArrayLike", "Axis", "Floats", "Reduction", "Scalar", "ScalarOrFloats"]
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "Axis",
+    "DTypeLike",
+    "Floats",
+    "Reduction",
+    "Scalar",
+    "ScalarOrFloats",
+]
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.floating[Any]]

@@ -39,10 +39,15 @@ def among(x: Array) -> Array:
 # --- signatures ----------------------------------------------------------------------------------
 
 SIGNATURES = {
-    "logsumexp": "(a, axis=None, b=None, keepdims=False, return_sign=False, *, out=None)",
+    "logsumexp": (
+        "(a, axis=None, b=None, keepdims=False, return_sign=False, *, where=None, dtype=None, "
+        "out=None)"
+    ),
     "softmax": "(x, axis=None, *, out=None)",
     "log_softmax": "(x, axis=None, *, out=None)",
-    "logsumexp_backward": "(grad, a, lse, axis=None, b=None, keepdims=False, *, out=None)",
+    "logsumexp_backward": (
+        "(grad, a, lse, axis=None, b=None, keepdims=False, *, where=None, out=None)"
+    ),
     "softmax_backward": "(grad, y, axis=None, *, out=None)",
     "log_softmax_backward": "(grad, y, axis=None, *, out=None)",
     "cross_entropy": (
