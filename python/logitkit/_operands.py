@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -45,15 +46,36 @@ def number_array(value: object, name: str) -> Array:
     return _checked(_array(value, name), name, lambda _: True)
 
 
-def _array(value: object, name: str) -> Array:
+def _array(value: Any, name: str) -> Array:
+    """`value` over its own memory, if it has any that NumPy can read, else a new array."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array, which would lose its mask: pass {name}.filled(value), "
             "with the value that masked entries shall count as"
         )
-    if hasattr(value, "toarray"):
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "O" and array is not value and hasattr(value, "__dlpack__"):
+            array = np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError) as error:
+        if str(getattr(value, "dtype", "")) == "torch.bfloat16" and not value.requires_grad:
+            return _bfloat16_tensor(value, name)
+        raise TypeError(f"{name} cannot be read as a NumPy array: {error}") from error
+    if array.dtype.kind == "O" and hasattr(value, "toarray"):
         raise TypeError(f"{name} is a sparse {type(value).__name__}: pass {name}.toarray()")
-    return np.asarray(value)
+    return array
+
+
+def _bfloat16_tensor(tensor: Any, name: str) -> Array:
+    """A tensor of torch's bfloat16, which torch does not convert to that of ml_dtypes."""
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        raise TypeError(
+            f"{name} is bfloat16, a dtype that NumPy has with the package ml_dtypes: "
+            f"install that, or pass {name}.float()"
+        ) from None
+    return np.asarray(tensor.view(sys.modules["torch"].int16)).view(bfloat16)
 
 
 def _checked(array: Array, name: str, allowed: Callable[[np.dtype[Any]], bool]) -> Array:
