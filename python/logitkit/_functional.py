@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _logitkit_core as _core
 from . import _normalize, _weighted
+from ._front import front
 
 if TYPE_CHECKING:
     from ._types import Array, ArrayLike, Axis, DTypeLike, Floats, ScalarOrFloats
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 
+@front(_core.softmax, "x, axis, out")
 def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Floats:
     """Return the softmax of `x`: positive numbers that sum to 1 along an axis.
 
@@ -86,6 +88,7 @@ def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Flo
     return result
 
 
+@front(_core.log_softmax, "x, axis, out")
 def log_softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Floats:
     """Return the logarithm of the softmax of `x`: log-probabilities along an axis.
 
@@ -184,6 +187,7 @@ def logsumexp(
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> tuple[ScalarOrFloats, ScalarOrFloats]: ...
+@front(_core.logsumexp, "a, axis, keepdims, out")
 def logsumexp(
     a: ArrayLike,
     axis: Axis = None,
@@ -277,13 +281,10 @@ def logsumexp(
     >>> print(value.round(4), sign)
     0.5413 -1.0
     """
-    if b is None and where is None and dtype is None and return_sign is False:
-        result = _core.logsumexp(a, axis, keepdims, out)
-        if result is not NotImplemented:
-            return result
     return _weighted.logsumexp(a, axis, b, keepdims, return_sign, where, dtype, out)
 
 
+@front(_core.softmax_backward, "grad, y, axis, out")
 def softmax_backward(
     grad: ArrayLike, y: ArrayLike, axis: Axis = None, *, out: Array | None = None
 ) -> Floats:
@@ -341,6 +342,7 @@ def softmax_backward(
     return result
 
 
+@front(_core.log_softmax_backward, "grad, y, axis, out")
 def log_softmax_backward(
     grad: ArrayLike, y: ArrayLike, axis: Axis = None, *, out: Array | None = None
 ) -> Floats:
@@ -399,6 +401,7 @@ def log_softmax_backward(
     return result
 
 
+@front(_core.logsumexp_backward, "grad, a, lse, axis, keepdims, out")
 def logsumexp_backward(
     grad: ArrayLike,
     a: ArrayLike,
@@ -469,10 +472,5 @@ def logsumexp_backward(
     >>> lk.logsumexp_backward(1.0, a, lk.logsumexp(a)).round(4)
     array([0.09  , 0.2447, 0.6652])
     """
-    result: Floats
-    if b is None and where is None:
-        result = _core.logsumexp_backward(grad, a, lse, axis, keepdims, out)
-        if result is not NotImplemented:
-            return result
-    result = _weighted.logsumexp_backward(grad, a, lse, axis, b, keepdims, where, out)
+    result: Floats = _weighted.logsumexp_backward(grad, a, lse, axis, b, keepdims, where, out)
     return result

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _logitkit_core as _core
 from . import _normalize
+from ._front import front
 
 if TYPE_CHECKING:
     from ._types import Array, ArrayLike, Floats, Scalar, ScalarOrFloats
@@ -39,6 +40,7 @@ def cross_entropy(
     reduction: str,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
+@front(_core.cross_entropy, "logits, labels, axis, ignore_index, reduction, out")
 def cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -143,6 +145,10 @@ def cross_entropy_value_and_grad(
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]: ...
+@front(
+    _core.cross_entropy_value_and_grad,
+    "logits, labels, axis, ignore_index, reduction, None, grad_out",
+)
 def cross_entropy_value_and_grad(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -239,6 +245,7 @@ def mse_loss(
     reduction: str,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
+@front(_core.mse_loss, "pred, target, reduction, out")
 def mse_loss(
     pred: ArrayLike,
     target: ArrayLike,
@@ -320,6 +327,7 @@ def mse_loss_value_and_grad(
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]: ...
+@front(_core.mse_loss_value_and_grad, "pred, target, reduction, None, grad_out")
 def mse_loss_value_and_grad(
     pred: ArrayLike,
     target: ArrayLike,
@@ -405,6 +413,7 @@ def classification_error(
     ignore_index: int | None = -100,
     reduction: str,
 ) -> ScalarOrFloats: ...
+@front(_core.classification_error, "scores, labels, axis, ignore_index, reduction")
 def classification_error(
     scores: ArrayLike,
     labels: ArrayLike,
