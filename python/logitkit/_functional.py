@@ -30,7 +30,7 @@ def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Flo
     Parameters
     ----------
     x : array_like
-        Real numbers of any shape.
+        Numbers of any shape, real or complex.
     axis : int or tuple of ints, optional
         The axis that is normalised, or several as if they were one. All of them by default.
     out : ndarray, optional
@@ -39,14 +39,14 @@ def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Flo
     Returns
     -------
     ndarray
-        Of the shape of `x`. float16, bfloat16, float32 and float64 are kept, integers and bool
-        give float64. A NumPy scalar when `x` is 0-d.
+        Of the shape of `x`. Floating-point and complex dtypes are kept, integers and bool give
+        float64. A NumPy scalar when `x` is 0-d.
 
     Raises
     ------
     TypeError
-        If `x` is masked, sparse, complex, longdouble or no array of numbers, if `axis` is no
-        integer, or if `out` has another dtype than the result.
+        If `x` is masked, sparse or no array of numbers, if `axis` is no integer, or if `out` has
+        another dtype than the result.
     ValueError
         If an axis is named twice, or if `out` is read-only or has another shape.
     numpy.exceptions.AxisError
@@ -60,7 +60,8 @@ def softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) -> Flo
     -----
     The largest error is 3 units in the last place in float32 and 4 in float64, however far apart
     the elements are; 16-bit types are computed in float32 and rounded once. A NaN or +inf makes
-    its whole row NaN, and so does a row of -inf only.
+    its whole row NaN, and so does a row of -inf only. longdouble and complex numbers are computed
+    by NumPy.
 
     References
     ----------
@@ -97,7 +98,7 @@ def log_softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) ->
     Parameters
     ----------
     x : array_like
-        Real numbers of any shape.
+        Numbers of any shape, real or complex.
     axis : int or tuple of ints, optional
         The axis that is normalised, or several as if they were one. All of them by default.
     out : ndarray, optional
@@ -106,14 +107,14 @@ def log_softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) ->
     Returns
     -------
     ndarray
-        Of the shape of `x`. float16, bfloat16, float32 and float64 are kept, integers and bool
-        give float64. A NumPy scalar when `x` is 0-d.
+        Of the shape of `x`. Floating-point and complex dtypes are kept, integers and bool give
+        float64. A NumPy scalar when `x` is 0-d.
 
     Raises
     ------
     TypeError
-        If `x` is masked, sparse, complex, longdouble or no array of numbers, if `axis` is no
-        integer, or if `out` has another dtype than the result.
+        If `x` is masked, sparse or no array of numbers, if `axis` is no integer, or if `out` has
+        another dtype than the result.
     ValueError
         If an axis is named twice, or if `out` is read-only or has another shape.
     numpy.exceptions.AxisError
@@ -128,7 +129,8 @@ def log_softmax(x: ArrayLike, axis: Axis = None, *, out: Array | None = None) ->
     The largest error is 3 units in the last place in float32 and 4 in float64, also where one
     element dominates its row and the result is close to 0; 16-bit types are computed in float32
     and rounded once. A NaN makes its whole row NaN, and so does a row of -inf only; beside one
-    +inf, which becomes NaN, all others become -inf.
+    +inf, which becomes NaN, all others become -inf. longdouble and complex numbers are computed by
+    NumPy.
 
     References
     ----------
@@ -312,8 +314,8 @@ def softmax_backward(
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `axis` is
-        no integer, or if `out` has another dtype than the result.
+        If an operand is masked, sparse, complex or no array of numbers, if `axis` is no integer,
+        or if `out` has another dtype than the result.
     ValueError
         If the shapes of `grad` and `y` differ, if an axis is named twice, or if `out` is
         read-only or has another shape.
@@ -370,8 +372,8 @@ def log_softmax_backward(
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `axis` is
-        no integer, or if `out` has another dtype than the result.
+        If an operand is masked, sparse, complex or no array of numbers, if `axis` is no integer,
+        or if `out` has another dtype than the result.
     ValueError
         If the shapes of `grad` and `y` differ, if an axis is named twice, or if `out` is
         read-only or has another shape.
