@@ -69,16 +69,18 @@ def front(core: Callable[..., Any], arguments: str) -> Callable[[_Function], _Fu
             ]
         )
         source = f"""
-def function({", ".join([*positional, *(["*"] if keywords else []), *keywords])}, **options):
-    if {plain}:
-        result = core({arguments})
-        if result is not NotImplemented:
-            return result
-    return complete({", ".join([*positional, *(f"{name}={name}" for name in keywords)])}, **options)
+def make(core, complete):
+    def function({", ".join([*positional, *(["*"] if keywords else []), *keywords])}, **options):
+        if {plain}:
+            result = core({arguments})
+            if result is not NotImplemented:
+                return result
+        return complete({", ".join([*positional, *map("{0}={0}".format, keywords)])}, **options)
+    return function
 """
-        space = {"core": core, "complete": complete}
-        exec(source, space)
-        entrance: Any = space["function"]
+        made: dict[str, Any] = {}
+        exec(source, function.__globals__, made)
+        entrance = made["make"](core, complete)
         entrance.__defaults__ = function.__defaults__
         keyword_defaults = function.__kwdefaults__ or {}
         entrance.__kwdefaults__ = {name: keyword_defaults[name] for name in keywords}
