@@ -44,6 +44,8 @@ def logsumexp(
     out: object,
 ) -> Any:
     a = number_array(a_, "a")
+    if b_ is where_ is dtype_ is None and not return_sign and not is_wide(a.dtype):
+        return _normalize.logsumexp(a, axis, keepdims, out)
     b = None if b_ is None else number_array(b_, "b")
     dtype = checked_dtype(dtype_, *([a] if b is None else [a, b]))
     terms = a.shape if b is None else np.broadcast(a, b).shape
@@ -91,15 +93,15 @@ def _weighted(
     if mask is not None:
         weights = np.where(mask, weights, weights.dtype.type(0))
     work = np.result_type(dtype, np.float64)
-    return _wide.log_of_sum(_rows(a, shape, axes, work), _rows(weights, shape, axes, work))
+    return _wide.log_of_sum(_rows(a, shape, axes), _rows(weights, shape, axes), work)
 
 
-def _rows(x: Array, shape: tuple[int, ...], axes: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def _rows(x: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
     """2-d: the class axes merged into the last axis, all others into the first."""
     full = shape or (1,)
     x = np.moveaxis(np.broadcast_to(x, full), axes, tuple(range(-len(axes), 0)))
     batch = x.ndim - len(axes)
-    return x.reshape(math.prod(x.shape[:batch]), math.prod(x.shape[batch:])).astype(dtype)
+    return x.reshape(math.prod(x.shape[:batch]), math.prod(x.shape[batch:]))
 
 
 @silent

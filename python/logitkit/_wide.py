@@ -10,7 +10,7 @@ exponential overflows; where a_i = a_k it is b_i 2^-e itself, so that such terms
 S is held as the sum of two numbers: where one term dominates, the second one keeps what the others
 add. float64 rows without a negative weight need none of this: they are rows of a_i + log(b_i).
 
-Rows are float64, longdouble, complex128 or clongdouble and lie along the last axis of 2-d arrays.
+Rows lie along the last axis of 2-d arrays and are float64, longdouble, complex128 or clongdouble.
 Complex numbers are summed as their real and imaginary parts.
 """
 
@@ -37,20 +37,20 @@ _BLOCK = 1 << 14
 # --- The logarithm of a weighted sum of exponentials ----------------------------------------------
 
 
-def log_of_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """The logarithm of sum b exp(a) and the sign of the sum, for each row.
+def log_of_sum(a: Array, b: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """The logarithm of sum b exp(a) and the sign of the sum, for each row, computed in `dtype`.
 
     Real numbers: the logarithm of the absolute value. Complex numbers: the principal logarithm, and
     the sign is sum / |sum|. An element whose weight is 0 does not count, whatever its `a`.
     """
     rows, length = a.shape
-    log, sign = np.full(rows, -np.inf, a.dtype), np.zeros(rows, a.dtype)
+    log, sign = np.full(rows, -np.inf, dtype), np.zeros(rows, dtype)
     if length:
-        function = _log_of_complex_sum if a.dtype.kind == "c" else _log_of_real_sum
+        function = _log_of_complex_sum if dtype.kind == "c" else _log_of_real_sum
         step = max(1, _BLOCK // length)
         for start in range(0, rows, step):
             part = slice(start, start + step)
-            log[part], sign[part] = function(a[part], b[part])
+            log[part], sign[part] = function(a[part].astype(dtype), b[part].astype(dtype))
     return log, sign
 
 
@@ -174,7 +174,7 @@ def log_softmax(x: Array, axis: int, _out: object) -> Array:
     top = np.take_along_axis(rows, np.argmax(rows, axis=-1, keepdims=True), axis=-1)
     if rows.dtype.kind == "c":
         y = rows - top
-        log, _ = log_of_sum(y, np.ones_like(y))
+        log, _ = log_of_sum(y, np.ones_like(y), y.dtype)
         y -= log[:, np.newaxis]
     else:
         above, low = difference(rows, top)
