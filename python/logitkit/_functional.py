@@ -258,9 +258,9 @@ def logsumexp(
     The largest error is 1.5 units in the last place in float32 and 2 in float64, units of the
     largest of ``abs(result)``, ``max(abs(a))`` and 1; with weights of both signs, times
     ``sum(abs(b) exp(a)) / abs(sum(b exp(a)))``. 16-bit types are computed in float32 and rounded
-    once. Sums with negative weights, of longdouble and of complex numbers are computed by NumPy,
-    in float64 at least: correct, but slower. The sum of nothing is 0: its logarithm is -inf, its
-    sign 0.
+    once. Logarithms of weights, and sums with negative weights, of longdouble and of complex
+    numbers, are computed by NumPy in float64 at least: with its bits, which may differ between
+    processors. The sum of nothing is 0: its logarithm is -inf, its sign 0.
 
     References
     ----------

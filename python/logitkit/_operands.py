@@ -93,7 +93,9 @@ def _checked(array: Array, name: str, allowed: Callable[[np.dtype[Any]], bool]) 
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "biufc" or (dtype.kind == "V" and dtype.name == "bfloat16")
+    if dtype.kind == "f":
+        return dtype.itemsize > 1  # not float8
+    return dtype.kind in "biuc" or (dtype.kind == "V" and dtype.name == "bfloat16")
 
 
 def is_wide(dtype: np.dtype[Any]) -> bool:

@@ -126,6 +126,17 @@ def test_advice_for_masked_arrays() -> None:
         lk.softmax(np.ma.masked_array(X, X > 2), 1)
 
 
+@pytest.mark.parametrize("name", ["float8_e5m2", "float8_e4m3fn", "int4"])
+def test_dtypes_of_ml_dtypes_that_are_not_offered(name: str) -> None:
+    dtype = getattr(pytest.importorskip("ml_dtypes"), name)
+    bad = np.zeros(SHAPE).astype(dtype)
+    check(lambda o: lk.softmax(bad, 1, out=o), TypeError, name)
+    check(lambda o: lk.cross_entropy_value_and_grad(bad, LABELS, grad_out=o), TypeError, name)
+    check(lambda o: lk.logsumexp(X, b=bad), TypeError, name)
+    with pytest.raises(TypeError, match=name):
+        lk.logsumexp(X, dtype=dtype)
+
+
 def test_ragged() -> None:
     check(lambda o: lk.softmax([[1.0, 2.0], [3.0]], 1, out=o), ValueError)
     check(lambda o: lk.cross_entropy(X, [[0], [1, 2], [3]]), ValueError)
