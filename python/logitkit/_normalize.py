@@ -42,27 +42,40 @@ if TYPE_CHECKING:
 
 
 def softmax(x: object, axis: object, out: object) -> Any:
-    return _along(_core.softmax, {"x": number_array(x, "x")}, axis, out, wide=_wide.softmax)
+    return _along(_core.softmax, {"x": x}, axis, out, convert=number_array, wide=_wide.softmax)
 
 
 def log_softmax(x: object, axis: object, out: object) -> Any:
-    return _along(_core.log_softmax, {"x": number_array(x, "x")}, axis, out, wide=_wide.log_softmax)
+    wide = _wide.log_softmax
+    return _along(_core.log_softmax, {"x": x}, axis, out, convert=number_array, wide=wide)
 
 
 def softmax_backward(grad: object, y: object, axis: object, out: object) -> Any:
-    arrays = _real_arrays(grad=grad, y=y)
-    return _along(_core.softmax_backward, arrays, axis, out, wide=_wide.softmax_backward)
+    return _along(
+        _core.softmax_backward,
+        {"grad": grad, "y": y},
+        axis,
+        out,
+        convert=wide_real_array,
+        wide=_wide.softmax_backward,
+    )
 
 
 def log_softmax_backward(grad: object, y: object, axis: object, out: object) -> Any:
-    arrays = _real_arrays(grad=grad, y=y)
-    return _along(_core.log_softmax_backward, arrays, axis, out, wide=_wide.log_softmax_backward)
+    return _along(
+        _core.log_softmax_backward,
+        {"grad": grad, "y": y},
+        axis,
+        out,
+        convert=wide_real_array,
+        wide=_wide.log_softmax_backward,
+    )
 
 
 def logsumexp(a: object, axis: object, keepdims: object, out: object) -> Any:
     return _along(
         lambda a, axis, out: _core.logsumexp(a, axis, True, out),
-        {"a": real_array(a, "a")},
+        {"a": a},
         axis,
         out,
         reduced=("out",),
@@ -75,26 +88,24 @@ def logsumexp_backward(
 ) -> Any:
     return _along(
         lambda grad, a, lse, axis, out: _core.logsumexp_backward(grad, a, lse, axis, True, out),
-        _real_arrays(grad=grad, a=a, lse=lse),
+        {"grad": grad, "a": a, "lse": lse},
         axis,
         out,
+        convert=wide_real_array,
         wide=_wide.logsumexp_backward,
         reduced=("grad", "lse"),
         keepdims=bool(keepdims),
     )
 
 
-def _real_arrays(**values: object) -> dict[str, Array]:
-    return {name: wide_real_array(value, name) for name, value in values.items()}
-
-
 @silent
 def _along(
     core: Callable[..., Any],
-    arrays: dict[str, Array],
+    values: dict[str, object],
     axis: object,
     out: object,
     *,
+    convert: Callable[[object, str], Array] = real_array,
     wide: Callable[..., Any] | None = None,
     reduced: Collection[str] = (),
     keepdims: bool = False,
@@ -102,8 +113,9 @@ def _along(
     """core(*operands, axis, out) for any operands; those named in `reduced` lack the class axes.
 
     `core` sees every array with all axes: those that it lacks for the caller have length 1. `wide`
-    takes its place for wide dtypes.
+    takes its place for wide dtypes, if `convert` lets them in.
     """
+    arrays = {name: convert(value, name) for name, value in values.items()}
     dtype = result_dtype(*arrays.values())
     lead_name = next(name for name in arrays if name not in reduced)
     shape = arrays[lead_name].shape
