@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _logitkit_core as _core
 from . import _normalize, _weighted
+from ._front import front
 
 if TYPE_CHECKING:
     from ._types import Array, ArrayLike, Axis, DTypeLike, Floats, ScalarOrFloats
@@ -45,6 +46,7 @@ def softmax(
     out: Array | None = None,
     return_lse: Literal[True],
 ) -> tuple[Floats, ScalarOrFloats]: ...
+@front(_core.softmax, "x, axis, out")
 def softmax(
     x: ArrayLike,
     axis: Axis = None,
@@ -62,7 +64,7 @@ def softmax(
     Parameters
     ----------
     x : array_like
-        Real numbers of any shape.
+        Numbers of any shape, real or complex.
     axis : int or tuple of ints, optional
         The axis that is normalised, or several as if they were one. All of them by default.
     where : array_like of bool, optional
@@ -82,8 +84,8 @@ def softmax(
     Returns
     -------
     ndarray
-        Of the shape of `x`. float16, bfloat16, float32 and float64 are kept, integers and bool
-        give float64. A NumPy scalar when `x` is 0-d.
+        Of the shape of `x`. Floating-point and complex dtypes are kept, integers and bool give
+        float64. A NumPy scalar when `x` is 0-d.
     lse : scalar or ndarray
         Only with ``return_lse=True``: of the shape of `x` without the class axes; float32 for the
         16-bit types.
@@ -91,9 +93,8 @@ def softmax(
     Raises
     ------
     TypeError
-        If `x` is masked, sparse, complex, longdouble or no array of numbers, if `axis` is no
-        integer, if `where` is not of bool, if `dtype` is none of the four, or if `out` has another
-        dtype than the result.
+        If `x` is masked, sparse or no array of numbers, if `axis` is no integer, if `where` is not
+        of bool, if `dtype` is none of the four, or if `out` has another dtype than the result.
     ValueError
         If an axis is named twice, if a temperature is not positive and finite, if `where` or
         `temperature` does not broadcast, or if `out` is read-only or has another shape.
@@ -108,7 +109,8 @@ def softmax(
     -----
     The largest error is 3 units in the last place in float32 and 4 in float64, however far apart
     the elements are; 16-bit types are computed in float32 and rounded once. A NaN or +inf makes
-    its whole row NaN, and so does a row of -inf only.
+    its whole row NaN, and so does a row of -inf only. longdouble and complex numbers are computed
+    by NumPy.
 
     References
     ----------
@@ -173,6 +175,7 @@ def log_softmax(
     out: Array | None = None,
     return_lse: Literal[True],
 ) -> tuple[Floats, ScalarOrFloats]: ...
+@front(_core.log_softmax, "x, axis, out")
 def log_softmax(
     x: ArrayLike,
     axis: Axis = None,
@@ -190,7 +193,7 @@ def log_softmax(
     Parameters
     ----------
     x : array_like
-        Real numbers of any shape.
+        Numbers of any shape, real or complex.
     axis : int or tuple of ints, optional
         The axis that is normalised, or several as if they were one. All of them by default.
     where : array_like of bool, optional
@@ -210,8 +213,8 @@ def log_softmax(
     Returns
     -------
     ndarray
-        Of the shape of `x`. float16, bfloat16, float32 and float64 are kept, integers and bool
-        give float64. A NumPy scalar when `x` is 0-d.
+        Of the shape of `x`. Floating-point and complex dtypes are kept, integers and bool give
+        float64. A NumPy scalar when `x` is 0-d.
     lse : scalar or ndarray
         Only with ``return_lse=True``: of the shape of `x` without the class axes; float32 for the
         16-bit types.
@@ -219,9 +222,8 @@ def log_softmax(
     Raises
     ------
     TypeError
-        If `x` is masked, sparse, complex, longdouble or no array of numbers, if `axis` is no
-        integer, if `where` is not of bool, if `dtype` is none of the four, or if `out` has another
-        dtype than the result.
+        If `x` is masked, sparse or no array of numbers, if `axis` is no integer, if `where` is not
+        of bool, if `dtype` is none of the four, or if `out` has another dtype than the result.
     ValueError
         If an axis is named twice, if a temperature is not positive and finite, if `where` or
         `temperature` does not broadcast, or if `out` is read-only or has another shape.
@@ -237,7 +239,8 @@ def log_softmax(
     The largest error is 3 units in the last place in float32 and 4 in float64, also where one
     element dominates its row and the result is close to 0; 16-bit types are computed in float32
     and rounded once. A NaN makes its whole row NaN, and so does a row of -inf only; beside one
-    +inf, which becomes NaN, all others become -inf.
+    +inf, which becomes NaN, all others become -inf. longdouble and complex numbers are computed by
+    NumPy.
 
     References
     ----------
@@ -284,6 +287,8 @@ def logsumexp(
     keepdims: bool = False,
     return_sign: Literal[False] = False,
     *,
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
 @overload
@@ -294,6 +299,8 @@ def logsumexp(
     keepdims: bool = False,
     *,
     return_sign: Literal[True],
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> tuple[ScalarOrFloats, ScalarOrFloats]: ...
 @overload
@@ -304,8 +311,11 @@ def logsumexp(
     keepdims: bool,
     return_sign: Literal[True],
     *,
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> tuple[ScalarOrFloats, ScalarOrFloats]: ...
+@front(_core.logsumexp, "a, axis, keepdims, out")
 def logsumexp(
     a: ArrayLike,
     axis: Axis = None,
@@ -313,6 +323,8 @@ def logsumexp(
     keepdims: bool = False,
     return_sign: bool = False,
     *,
+    where: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Any:
     """Return the logarithm of a sum of exponentials, without overflow.
@@ -322,36 +334,44 @@ def logsumexp(
     Parameters
     ----------
     a : array_like
-        Real numbers of any shape.
+        Numbers of any shape, real or complex.
     axis : int or tuple of ints, optional
         The axis or axes that are summed. All of them by default.
     b : array_like, optional
-        Real weights of any sign; `a` and `b` broadcast against each other. An exact 0 drops its
+        Weights of any sign; `a` and `b` broadcast against each other. An exact 0 drops its
         element, also when that is infinite or NaN.
     keepdims : bool
         Whether the summed axes stay in the result, with length 1.
     return_sign : bool
         Whether to return the logarithm of the absolute value of the sum together with the sign of
-        the sum. Without it a negative sum gives NaN.
+        the sum. Without it a negative sum of real numbers gives NaN.
+    where : array_like of bool, optional
+        Elements that are False here count as if they were not there. Broadcasts to the shape of
+        `a` (of `a` and `b` together).
+    dtype : dtype, optional
+        The floating-point or complex dtype of the result and of the computation.
     out : ndarray, optional
         Takes the result: of its shape and dtype.
 
     Returns
     -------
     scalar or ndarray
-        The shape of `a` without the summed axes. float16, bfloat16, float32 and float64 are kept
-        (those of `a` and `b` promoted as NumPy does), integers and bool give float64.
+        The shape of `a` without the summed axes. Floating-point and complex dtypes are kept
+        (those of `a` and `b` promoted as NumPy does), integers and bool give float64. The logarithm
+        of a complex sum has an imaginary part in (-pi, pi]; with `return_sign` the result is real.
     sign : scalar or ndarray
-        Only with ``return_sign=True``: 1.0, 0.0, -1.0 or NaN.
+        Only with ``return_sign=True``: 1.0, 0.0, -1.0 or NaN; of a complex sum its phase,
+        ``sum / abs(sum)``.
 
     Raises
     ------
     TypeError
-        If `a` or `b` is masked, sparse, complex, longdouble or no array of numbers, if `axis` is no
+        If `a` or `b` is masked, sparse or no array of numbers, if `where` is not bool, if `dtype`
+        is neither floating-point nor complex, or real with complex operands, if `axis` is no
         integer, or if `out` has another dtype than the result.
     ValueError
-        If an axis is named twice, if `a` and `b` do not broadcast, or if `out` is read-only or
-        has another shape.
+        If an axis is named twice, if `a` and `b` do not broadcast, if `where` does not broadcast
+        to them, or if `out` is read-only or has another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
@@ -362,9 +382,11 @@ def logsumexp(
     Notes
     -----
     The largest error is 1.5 units in the last place in float32 and 2 in float64, units of the
-    largest of ``abs(result)``, ``max(abs(a))`` and 1. 16-bit types are computed in float32 and
-    rounded once. With `b`, or when `return_sign` asks for the sign, part of the work is done by
-    NumPy: correct, but slower. The sum of nothing is 0: its logarithm is -inf, its sign 0.
+    largest of ``abs(result)``, ``max(abs(a))`` and 1; with weights of both signs, times
+    ``sum(abs(b) exp(a)) / abs(sum(b exp(a)))``. 16-bit types are computed in float32 and rounded
+    once. Logarithms of weights, and sums with negative weights, of longdouble and of complex
+    numbers, are computed by NumPy in float64 at least: with its bits, which may differ between
+    processors. The sum of nothing is 0: its logarithm is -inf, its sign 0.
 
     References
     ----------
@@ -375,8 +397,11 @@ def logsumexp(
     --------
     >>> import numpy as np
     >>> import logitkit as lk
-    >>> lk.logsumexp(np.array([[0.0, 0.0], [1000.0, 1000.0]]), axis=1)
+    >>> a = np.array([[0.0, 0.0], [1000.0, 1000.0]])
+    >>> lk.logsumexp(a, axis=1)
     array([6.93147181e-01, 1.00069315e+03])
+    >>> lk.logsumexp(a, axis=1, where=[[True, False], [False, False]])
+    array([  0., -inf])
 
     Signed weights:
 
@@ -384,14 +409,10 @@ def logsumexp(
     >>> print(value.round(4), sign)
     0.5413 -1.0
     """
-    if b is not None or return_sign:
-        return _weighted.logsumexp(a, axis, b, keepdims, return_sign, out)
-    result = _core.logsumexp(a, axis, keepdims, out)
-    if result is NotImplemented:
-        result = _normalize.logsumexp(a, axis, keepdims, out)
-    return result
+    return _weighted.logsumexp(a, axis, b, keepdims, return_sign, where, dtype, out)
 
 
+@front(_core.softmax_backward, "grad, y, axis, out")
 def softmax_backward(
     grad: ArrayLike,
     y: ArrayLike,
@@ -426,8 +447,8 @@ def softmax_backward(
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `axis` is
-        no integer, or if `out` has another dtype than the result.
+        If an operand is masked, sparse, complex or no array of numbers, if `axis` is no integer,
+        or if `out` has another dtype than the result.
     ValueError
         If the shapes of `grad` and `y` differ, if an axis is named twice, if a temperature is not
         positive and finite or does not broadcast, or if `out` is read-only or has another shape.
@@ -462,6 +483,7 @@ def softmax_backward(
     return result
 
 
+@front(_core.log_softmax_backward, "grad, y, axis, out")
 def log_softmax_backward(
     grad: ArrayLike,
     y: ArrayLike,
@@ -496,8 +518,8 @@ def log_softmax_backward(
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `axis` is
-        no integer, or if `out` has another dtype than the result.
+        If an operand is masked, sparse, complex or no array of numbers, if `axis` is no integer,
+        or if `out` has another dtype than the result.
     ValueError
         If the shapes of `grad` and `y` differ, if an axis is named twice, if a temperature is not
         positive and finite or does not broadcast, or if `out` is read-only or has another shape.
@@ -533,6 +555,7 @@ def log_softmax_backward(
     return result
 
 
+@front(_core.logsumexp_backward, "grad, a, lse, axis, keepdims, out")
 def logsumexp_backward(
     grad: ArrayLike,
     a: ArrayLike,
@@ -541,6 +564,7 @@ def logsumexp_backward(
     b: ArrayLike | None = None,
     keepdims: bool = False,
     *,
+    where: ArrayLike | None = None,
     out: Array | None = None,
 ) -> Floats:
     """Return the gradient of a loss with respect to a, from that with respect to logsumexp(a).
@@ -562,6 +586,8 @@ def logsumexp_backward(
         As it was given to `logsumexp`; it has to broadcast to the shape of `a`.
     keepdims : bool
         As it was given to `logsumexp`: whether the axes are still there in `grad` and `lse`.
+    where : array_like of bool, optional
+        As it was given to `logsumexp`; it has to broadcast to the shape of `a`.
     out : ndarray, optional
         Takes the result: of the shape of `a` and the dtype of the result. ``out=a`` works in place.
 
@@ -569,23 +595,24 @@ def logsumexp_backward(
     -------
     ndarray
         Of the shape of `a`, of NumPy's promotion of the dtypes (integers count as float64). Exactly
-        0 where `b` is.
+        0 where `b` is, and where `where` is False.
 
     Raises
     ------
     TypeError
-        If an operand is masked, sparse, complex, longdouble or no array of numbers, if `axis` is
-        no integer, or if `out` has another dtype than the result.
+        If an operand is masked, sparse, complex or no array of numbers, if `where` is not bool,
+        if `axis` is no integer, or if `out` has another dtype than the result.
     ValueError
-        If `grad` or `lse` has another shape than the result of `logsumexp`, if `b` does not
-        broadcast to `a`, if an axis is named twice, or if `out` is read-only or has another shape.
+        If `grad` or `lse` has another shape than the result of `logsumexp`, if `b` or `where`
+        does not broadcast to `a`, if an axis is named twice, or if `out` is read-only or has
+        another shape.
     numpy.exceptions.AxisError
         If `axis` is out of range.
 
     Notes
     -----
     The largest error is 3 units in the last place in float32 and 4 in float64, besides what the
-    rounding of `lse` brings in. With `b` the work is done by NumPy.
+    rounding of `lse` brings in. With `b`, and for longdouble, the work is done by NumPy.
 
     References
     ----------
@@ -599,11 +626,5 @@ def logsumexp_backward(
     >>> lk.logsumexp_backward(1.0, a, lk.logsumexp(a)).round(4)
     array([0.09  , 0.2447, 0.6652])
     """
-    result: Floats
-    if b is not None:
-        result = _weighted.logsumexp_backward(grad, a, lse, axis, b, keepdims, out)
-    else:
-        result = _core.logsumexp_backward(grad, a, lse, axis, keepdims, out)
-        if result is NotImplemented:
-            result = _normalize.logsumexp_backward(grad, a, lse, axis, keepdims, out)
+    result: Floats = _weighted.logsumexp_backward(grad, a, lse, axis, b, keepdims, where, out)
     return result

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _logitkit_core as _core
 from . import _normalize
+from ._front import front
 
 if TYPE_CHECKING:
     from ._types import Array, ArrayLike, DTypeLike, Floats, Scalar, ScalarOrFloats
@@ -55,6 +56,7 @@ def cross_entropy(
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
+@front(_core.cross_entropy, "logits, labels, axis, ignore_index, reduction, out")
 def cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -225,6 +227,10 @@ def cross_entropy_value_and_grad(
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]: ...
+@front(
+    _core.cross_entropy_value_and_grad,
+    "logits, labels, axis, ignore_index, reduction, None, grad_out",
+)
 def cross_entropy_value_and_grad(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -355,6 +361,7 @@ def mse_loss(
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
+@front(_core.mse_loss, "pred, target, reduction, out")
 def mse_loss(
     pred: ArrayLike,
     target: ArrayLike,
@@ -451,6 +458,7 @@ def mse_loss_value_and_grad(
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]: ...
+@front(_core.mse_loss_value_and_grad, "pred, target, reduction, None, grad_out")
 def mse_loss_value_and_grad(
     pred: ArrayLike,
     target: ArrayLike,
@@ -542,6 +550,7 @@ def classification_error(
     ignore_index: int | None = -100,
     reduction: str,
 ) -> ScalarOrFloats: ...
+@front(_core.classification_error, "scores, labels, axis, ignore_index, reduction")
 def classification_error(
     scores: ArrayLike,
     labels: ArrayLike,

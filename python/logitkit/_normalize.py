@@ -14,26 +14,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _logitkit_core as _core
+from . import _wide
 from ._operands import (
+    checked_dtype,
     checked_ignore_index,
+    checked_mask,
     checked_out,
     checked_reduction,
     class_axes,
     class_axis,
     class_labels,
+    is_wide,
+    number_array,
     plain,
     real_array,
     result_dtype,
     silent,
+    wide_real_array,
     work_dtype,
 )
 from ._options import (
     checked_class_weight,
-    checked_dtype,
     checked_number,
     checked_sample_weight,
     checked_temperature,
-    checked_where,
 )
 
 if TYPE_CHECKING:
@@ -46,19 +50,34 @@ if TYPE_CHECKING:
 
 
 def softmax(x: object, axis: object, out: object) -> Any:
-    return _along(_core.softmax, {"x": x}, axis, out)
+    return _along(_core.softmax, {"x": x}, axis, out, convert=number_array, wide=_wide.softmax)
 
 
 def log_softmax(x: object, axis: object, out: object) -> Any:
-    return _along(_core.log_softmax, {"x": x}, axis, out)
+    wide = _wide.log_softmax
+    return _along(_core.log_softmax, {"x": x}, axis, out, convert=number_array, wide=wide)
 
 
 def softmax_backward(grad: object, y: object, axis: object, out: object) -> Any:
-    return _along(_core.softmax_backward, {"grad": grad, "y": y}, axis, out)
+    return _along(
+        _core.softmax_backward,
+        {"grad": grad, "y": y},
+        axis,
+        out,
+        convert=wide_real_array,
+        wide=_wide.softmax_backward,
+    )
 
 
 def log_softmax_backward(grad: object, y: object, axis: object, out: object) -> Any:
-    return _along(_core.log_softmax_backward, {"grad": grad, "y": y}, axis, out)
+    return _along(
+        _core.log_softmax_backward,
+        {"grad": grad, "y": y},
+        axis,
+        out,
+        convert=wide_real_array,
+        wide=_wide.log_softmax_backward,
+    )
 
 
 def logsumexp(a: object, axis: object, keepdims: object, out: object) -> Any:
@@ -80,9 +99,23 @@ def logsumexp_backward(
         {"grad": grad, "a": a, "lse": lse},
         axis,
         out,
+        convert=wide_real_array,
+        wide=_wide.logsumexp_backward,
         reduced=("grad", "lse"),
         keepdims=bool(keepdims),
     )
+
+
+def _normalize_wide(
+    x: Array, axis: int, log: bool, temperature: Array | float | None, lse: bool, _out: object
+) -> Any:
+    """What the compiled module's `normalize` does, for dtypes that it does not take."""
+    if isinstance(temperature, np.ndarray):
+        temperature = np.expand_dims(temperature, axis)
+    if temperature is not None:
+        x = x / np.asarray(temperature, x.real.dtype)
+    y = (_wide.log_softmax if log else _wide.softmax)(x, axis, None)
+    return (y, _wide.logsumexp(x, axis)) if lse else y
 
 
 def backward_with(
@@ -124,14 +157,17 @@ def _along(
     axis: object,
     out: object,
     *,
+    convert: Callable[[object, str], Array] = real_array,
+    wide: Callable[..., Any] | None = None,
     reduced: Collection[str] = (),
     keepdims: bool = False,
 ) -> Any:
     """core(*operands, axis, out) for any operands; those named in `reduced` lack the class axes.
 
-    `core` sees every array with all axes: those that it lacks for the caller have length 1.
+    `core` sees every array with all axes: those that it lacks for the caller have length 1. `wide`
+    takes its place for wide dtypes, if `convert` lets them in.
     """
-    arrays = {name: real_array(value, name) for name, value in values.items()}
+    arrays = {name: convert(value, name) for name, value in values.items()}
     # (Temperatures are float64 and have no say in the dtype.)
     dtype = result_dtype(*(array for name, array in arrays.items() if name != "temperature"))
     lead_name = next(name for name in arrays if name not in reduced)
@@ -165,7 +201,8 @@ def _along(
     if lead.size == 0:
         target.fill(-np.inf)  # the logarithm of an empty sum; all other results are empty
     else:
-        _fill_along(core, operands, lead, axes, target)
+        function = wide if wide is not None and is_wide(dtype) else core
+        _fill_along(function, operands, lead, axes, target)
     return scalar_or_array(target.reshape(result_shape)) if out is None else out
 
 
@@ -222,12 +259,12 @@ def normalize_with(
     log: bool,
 ) -> Any:
     """Softmax or log_softmax with options; with the logsumexp if that is wanted."""
-    x = real_array(x_, "x")
-    dtype = checked_dtype(dtype_) or result_dtype(x)
+    x = number_array(x_, "x")
+    dtype = checked_dtype(dtype_, x)
     axes = class_axes(axis, x.ndim)
     full = x.shape or (1,)
     temperature = checked_temperature(temperature_, full, axes)
-    where = checked_where(where_, x.shape, "x")
+    where = checked_mask(where_, x.shape)
     small = reduced_shape(full, axes, keepdims=False) if x.ndim else ()
     kept = reduced_shape(full, axes, keepdims=True)
     target = _target(out, "out", x, x.shape, dtype)
@@ -244,8 +281,9 @@ def normalize_with(
         view = _arranged(lead, order, index, axes)
         if isinstance(temperature, np.ndarray):
             temperature = _row_numbers(_arranged(temperature, order, index, axes), index)
+        core = _normalize_wide if is_wide(dtype) else _core.normalize
         y = _call(
-            lambda view, out: _core.normalize(view, index, log, temperature, bool(return_lse), out),
+            lambda view, out: core(view, index, log, temperature, bool(return_lse), out),
             [view],
             _arranged(target.reshape(full), order, index, axes),
         )
@@ -356,7 +394,7 @@ def _with_options(
     """The loss, and the compiled module's arguments with all options."""
     temperature, class_weight, sample_weight, label_smoothing, z_loss = options_
     loss, (core_axis, ignore_index, reduction) = _classification(
-        "logits", logits_, labels_, axis_, ignore_index_, reduction_, checked_dtype(dtype)
+        "logits", logits_, labels_, axis_, ignore_index_, reduction_, dtype
     )
     shape = loss.grad_shape
     axis = class_axis(axis_, len(shape))
@@ -485,15 +523,14 @@ def _classification(
     axis_: object,
     ignore_index_: object,
     reduction_: object,
-    dtype: np.dtype[Any] | None = None,
+    dtype_: object = None,
 ) -> tuple[_Loss, tuple[int, int | None, Reduction]]:
     """The loss of logits (or scores, as `name` says), and the compiled module's options."""
     logits, labels = real_array(logits_, name), real_array(labels_, "labels")
     axis = class_axis(axis_, logits.ndim)
     ignore_index = checked_ignore_index(ignore_index_)
     reduction = checked_reduction(reduction_)
-    loss_dtype = dtype
-    dtype = dtype or result_dtype(logits)
+    dtype = loss_dtype(dtype_, logits)
     work = work_dtype(dtype)
     batch = reduced_shape(logits.shape, (axis,), keepdims=False)
     if labels.dtype.kind == "b":
@@ -511,7 +548,7 @@ def _classification(
     loss = _Loss(
         operands=(plain(logits, work), labels),
         shape=batch if reduction == "none" else (),
-        dtype=loss_dtype or work,
+        dtype=work,
         grad_shape=logits.shape,
         grad_dtype=dtype,
         reduction=reduction,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -31,27 +32,103 @@ def silent(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
 
 
 def real_array(value: object, name: str) -> Array:
-    """`value` as an ndarray of real numbers, of whatever layout, byte order and width it has."""
+    """`value` as an ndarray of real numbers that a kernel takes, in whatever layout and order."""
+    return _checked(_array(value, name), name, lambda dtype: not is_wide(dtype))
+
+
+def wide_real_array(value: object, name: str) -> Array:
+    """The same, but longdouble is real as well."""
+    return _checked(_array(value, name), name, lambda dtype: dtype.kind != "c")
+
+
+def number_array(value: object, name: str) -> Array:
+    """The same, but longdouble and complex numbers are numbers as well."""
+    return _checked(_array(value, name), name, lambda _: True)
+
+
+def _array(value: Any, name: str) -> Array:
+    """`value` over its own memory, if it has any that NumPy can read, else a new array."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array, which would lose its mask: pass {name}.filled(value), "
             "with the value that masked entries shall count as"
         )
-    array = np.asarray(value)
-    if array.dtype.kind in "biu" or _is_float(array.dtype):
-        return array
-    if hasattr(value, "toarray"):
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "O" and array is not value and hasattr(value, "__dlpack__"):
+            array = np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError) as error:
+        if str(getattr(value, "dtype", "")) == "torch.bfloat16" and not value.requires_grad:
+            return _bfloat16_tensor(value, name)
+        raise TypeError(f"{name} cannot be read as a NumPy array: {error}") from error
+    if array.dtype.kind == "O" and hasattr(value, "toarray"):
         raise TypeError(f"{name} is a sparse {type(value).__name__}: pass {name}.toarray()")
+    return array
+
+
+def _bfloat16_tensor(tensor: Any, name: str) -> Array:
+    """A tensor of torch's bfloat16, which torch does not convert to that of ml_dtypes."""
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        raise TypeError(
+            f"{name} is bfloat16, a dtype that NumPy has with the package ml_dtypes: "
+            f"install that, or pass {name}.float()"
+        ) from None
+    return np.asarray(tensor.view(sys.modules["torch"].int16)).view(bfloat16)
+
+
+def _checked(array: Array, name: str, allowed: Callable[[np.dtype[Any]], bool]) -> Array:
+    if is_number(array.dtype) and allowed(array.dtype):
+        return array
+    options = ", ".join(
+        str(np.dtype(kind))
+        for kind in (np.float16, np.float32, np.float64, np.longdouble, np.complex64, np.complex128)
+        if allowed(np.dtype(kind))
+    )
     raise TypeError(
-        f"{name} has dtype {array.dtype}: expected float16, bfloat16, float32, float64, "
-        "integers or bool; convert it, for instance with np.asarray(..., dtype=np.float64)"
+        f"{name} has dtype {array.dtype}: expected bfloat16, {options}, integers or bool; "
+        "convert it, for instance with np.asarray(..., dtype=np.float64)"
     )
 
 
-def _is_float(dtype: np.dtype[Any]) -> bool:
+def is_number(dtype: np.dtype[Any]) -> bool:
     if dtype.kind == "f":
-        return dtype.itemsize in (2, 4, 8)
-    return dtype.kind == "V" and dtype.name == "bfloat16" and dtype.itemsize == 2
+        return dtype.itemsize > 1  # not float8
+    return dtype.kind in "biuc" or (dtype.kind == "V" and dtype.name == "bfloat16")
+
+
+def is_wide(dtype: np.dtype[Any]) -> bool:
+    """Whether no kernel computes numbers of this dtype: complex, or wider than float64."""
+    return dtype.kind == "c" or (dtype.kind == "f" and dtype.itemsize > 8)
+
+
+def checked_dtype(dtype: Any, *arrays: Array) -> np.dtype[Any]:
+    """The dtype of a result: `dtype` when the caller names one, else the arrays' promotion."""
+    natural = result_dtype(*arrays)
+    if dtype is None:
+        return natural
+    wanted = np.dtype(dtype)
+    if not is_number(wanted) or wanted.kind in "biu":
+        raise TypeError(f"dtype must be a floating-point or complex dtype, got {wanted}")
+    if natural.kind == "c" and wanted.kind != "c":
+        raise TypeError(f"dtype {wanted} has no imaginary part, but the operands are {natural}")
+    return _float_dtype(wanted)
+
+
+def checked_mask(where: object, shape: tuple[int, ...]) -> Array | None:
+    """`where` as an array of bool that broadcasts to `shape`; None when there is none."""
+    if where is None:
+        return None
+    mask = _array(where, "where")
+    if mask.dtype.kind != "b":
+        raise TypeError(f"where has dtype {mask.dtype}: expected bool")
+    try:
+        return np.broadcast_to(mask, shape)
+    except ValueError:
+        raise ValueError(
+            f"where has shape {mask.shape}, which does not broadcast to the shape {shape}"
+        ) from None
 
 
 def result_dtype(*arrays: Array) -> np.dtype[Any]:
@@ -62,7 +139,17 @@ def result_dtype(*arrays: Array) -> np.dtype[Any]:
 def _float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind in "biu":
         return np.dtype(np.float64)
-    return np.dtype(f"f{dtype.itemsize}") if dtype.kind == "f" else dtype
+    if dtype.kind == "V":  # bfloat16
+        return dtype
+    if dtype.kind == "f" and dtype.itemsize <= 8:  # also where longdouble is float64
+        return np.dtype(f"f{dtype.itemsize}")
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native
+
+
+def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of the absolute values of numbers of `dtype`."""
+    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
 
 
 def work_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

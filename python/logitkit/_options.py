@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from ._types import Array
 
 
-def checked_dtype(dtype: object) -> np.dtype[Any] | None:
-    """The native dtype that a `dtype` argument names."""
-    if dtype is None:
-        return None
-    wanted: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")  # type: ignore[call-overload]
-    if (wanted.kind == "f" and wanted.itemsize <= 8) or wanted.name == "bfloat16":
-        return wanted
-    raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
-
-
 def checked_temperature(
     temperature: object, shape: tuple[int, ...], axes: tuple[int, ...]
 ) -> Array | float | None:
@@ -95,18 +85,3 @@ def checked_number(value: Any, name: str, highest: float) -> float:
         allowed = "finite and not negative" if highest == math.inf else f"in [0, {highest:g}]"
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return number
-
-
-def checked_where(where: object, shape: tuple[int, ...], name: str) -> Array | None:
-    """A mask of the shape of the logits, or None where nothing is masked."""
-    if where is None or where is True:
-        return None
-    mask = np.asarray(where)
-    if mask.dtype != np.bool_:
-        raise TypeError(f"where has dtype {mask.dtype}: expected bool")
-    try:
-        return np.broadcast_to(mask, shape)
-    except ValueError:
-        raise ValueError(
-            f"where has shape {mask.shape}, which does not broadcast to the shape {shape} of {name}"
-        ) from None

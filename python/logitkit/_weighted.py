@@ -1,11 +1,7 @@
-"""What does logsumexp do with weights `b` or with `return_sign`? A plain NumPy path, in float64.
+"""Logsumexp and its gradient with `b`, `where`, `return_sign` and `dtype`.
 
-With t_i = b_i exp(a_i), k the position of the largest |t_i|, and a shift m = a_k + log|b_k|:
-
-    log|sum_i t_i| = m + log|T_k + R|,    T_i = t_i exp(-m),    R = sum_{i != k} T_i
-
-The shift is the largest a + log|b|, not the largest a, whose weight may be tiny. T_k is +-1 but for
-the rounding of m, so the logarithm is the log1p of the small number |T_k| - 1 + sign(t_k) R.
+Without `b` a kernel does the work, and a masked element counts as -inf. Sums with weights are
+`_wide.log_of_sum`, in float64 at least, and rounded once.
 """
 
 from __future__ import annotations
@@ -15,9 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _normalize
+from . import _normalize, _wide
 from ._normalize import reduced_shape, scalar_or_array
-from ._operands import checked_out, class_axes, real_array, result_dtype, silent
+from ._operands import (
+    checked_dtype,
+    checked_mask,
+    checked_out,
+    class_axes,
+    is_wide,
+    number_array,
+    plain,
+    real_dtype,
+    result_dtype,
+    silent,
+    wide_real_array,
+    work_dtype,
+)
 
 if TYPE_CHECKING:
     from ._types import Array
@@ -25,82 +34,127 @@ if TYPE_CHECKING:
 
 @silent
 def logsumexp(
-    a_: object, axis: object, b_: object, keepdims: object, return_sign: object, out: object
+    a_: object,
+    axis: object,
+    b_: object,
+    keepdims: object,
+    return_sign: object,
+    where_: object,
+    dtype_: object,
+    out: object,
 ) -> Any:
-    if b_ is None:  # positive terms only
-        result = _normalize.logsumexp(a_, axis, keepdims, out)
-        value = np.asarray(result)
-        sign = np.where(np.isnan(value), np.nan, value > -np.inf).astype(value.dtype)
-        return result, scalar_or_array(sign)
-    a, b = real_array(a_, "a"), real_array(b_, "b")
-    dtype = result_dtype(a, b)
-    terms = np.broadcast(a, b)
-    axes = class_axes(axis, terms.ndim)
-    shape = reduced_shape(terms.shape, axes, bool(keepdims))
-    target = np.empty(shape, dtype) if out is None else checked_out(out, "out", shape, dtype)
-    value, sign = _log_of_sum(*(_rows(np.broadcast_to(x, terms.shape), axes) for x in (a, b)))
-    if not return_sign:
-        value = np.where(sign < 0, np.nan, value)
-    target[...] = value.reshape(shape)
-    result = scalar_or_array(target) if out is None else out
-    return (result, scalar_or_array(sign.reshape(shape).astype(dtype))) if return_sign else result
+    a = number_array(a_, "a")
+    if b_ is where_ is dtype_ is None and not return_sign and not is_wide(a.dtype):
+        return _normalize.logsumexp(a, axis, keepdims, out)
+    b = None if b_ is None else number_array(b_, "b")
+    dtype = checked_dtype(dtype_, *([a] if b is None else [a, b]))
+    terms = a.shape if b is None else np.broadcast(a, b).shape
+    axes = class_axes(axis, len(terms))
+    mask = checked_mask(where_, terms)
+    shape = reduced_shape(terms, axes, bool(keepdims))
+    log_dtype = real_dtype(dtype) if return_sign else dtype
+    target = None if out is None else checked_out(out, "out", shape, log_dtype)
+
+    if b is not None or is_wide(dtype):
+        log, sign = _weighted(a, b, mask, terms, axes, dtype)
+        log, sign = log.reshape(shape), sign.reshape(shape)
+    else:
+        log = np.asarray(_normalize.logsumexp(_masked(a, mask, dtype), axis, keepdims, None))
+        sign = np.where(np.isnan(log), np.nan, log > -np.inf)
+    if return_sign:
+        log = log.real
+    elif dtype.kind != "c":
+        log = np.where(sign < 0, np.nan, log)
+    if target is None:
+        result = scalar_or_array(log.astype(log_dtype))
+    else:
+        target[...] = log
+        result = out
+    return (result, scalar_or_array(sign.astype(dtype))) if return_sign else result
+
+
+def _masked(a: Array, mask: Array | None, dtype: np.dtype[Any]) -> Array:
+    """`a` for a result of `dtype`: itself where it can be, -inf where it is masked."""
+    if mask is not None:
+        return np.where(mask, plain(a, work_dtype(dtype)), work_dtype(dtype).type(-np.inf))
+    return a if dtype == result_dtype(a) else plain(a, work_dtype(dtype))
+
+
+def _weighted(
+    a: Array,
+    b: Array | None,
+    mask: Array | None,
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> tuple[Array, Array]:
+    """log_of_sum of operands that broadcast to `shape`, along `axes`, with 1-d results."""
+    weights = np.ones((), dtype) if b is None else b
+    if mask is not None:
+        weights = np.where(mask, weights, weights.dtype.type(0))
+    work = np.result_type(dtype, np.float64)
+    return _wide.log_of_sum(_rows(a, shape, axes), _rows(weights, shape, axes), work)
+
+
+def _rows(x: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """2-d: the class axes merged into the last axis, all others into the first."""
+    full = shape or (1,)
+    x = np.moveaxis(np.broadcast_to(x, full), axes, tuple(range(-len(axes), 0)))
+    batch = x.ndim - len(axes)
+    return x.reshape(math.prod(x.shape[:batch]), math.prod(x.shape[batch:]))
 
 
 @silent
 def logsumexp_backward(
-    grad_: object, a_: object, lse_: object, axis: object, b_: object, keepdims: object, out: object
+    grad_: object,
+    a_: object,
+    lse_: object,
+    axis: object,
+    b_: object,
+    keepdims: object,
+    where_: object,
+    out: object,
 ) -> Any:
-    grad, a = real_array(grad_, "grad"), real_array(a_, "a")
-    lse, b = real_array(lse_, "lse"), real_array(b_, "b")
+    a = wide_real_array(a_, "a")
+    mask = checked_mask(where_, a.shape)
+    hidden = None if mask is None else ~mask
+    if b_ is None:
+        result = np.asarray(_normalize.logsumexp_backward(grad_, a, lse_, axis, keepdims, out))
+    else:
+        b = wide_real_array(b_, "b")
+        if np.broadcast(a, b).shape != a.shape:
+            raise ValueError(
+                f"b has shape {b.shape}, which does not broadcast to a's shape {a.shape}"
+            )
+        result = _weighted_backward(grad_, a, lse_, axis, b, keepdims, out)
+    if hidden is not None:
+        np.copyto(result, result.dtype.type(0), where=hidden)
+    return scalar_or_array(result) if out is None else out
+
+
+def _weighted_backward(
+    grad_: object, a: Array, lse_: object, axis: object, b: Array, keepdims: object, out: object
+) -> Array:
+    grad, lse = wide_real_array(grad_, "grad"), wide_real_array(lse_, "lse")
     dtype = result_dtype(grad, a, lse, b)
     axes = class_axes(axis, a.ndim)
-    small = reduced_shape(a.shape, axes, bool(keepdims))
+    shape = reduced_shape(a.shape, axes, bool(keepdims))
     for name, array in (("grad", grad), ("lse", lse)):
-        if array.shape != small:
+        if array.shape != shape:
             raise ValueError(
-                f"{name} has shape {array.shape}, expected {small}: "
+                f"{name} has shape {array.shape}, expected {shape}: "
                 f"a has shape {a.shape}, axis is {axis}"
             )
-    if np.broadcast(a, b).shape != a.shape:
-        raise ValueError(f"b has shape {b.shape}, which does not broadcast to a's shape {a.shape}")
     target = (
-        np.empty_like(a, dtype=dtype) if out is None else checked_out(out, "out", a.shape, dtype)
+        np.empty_like(a, dtype=dtype, subok=False)
+        if out is None
+        else checked_out(out, "out", a.shape, dtype)
     )
     kept = reduced_shape(a.shape, axes, keepdims=True)
-    grad, lse, a, b = (x.astype(np.float64) for x in (grad.reshape(kept), lse.reshape(kept), a, b))
-    result = grad * _scaled_terms(a, b, lse)
-    target[...] = np.where(np.isnan(result), np.nan, result)
-    return scalar_or_array(target) if out is None else out
-
-
-def _rows(x: Array, axes: tuple[int, ...]) -> Array:
-    """float64, the class axes merged into one, the last."""
-    x = np.moveaxis(np.atleast_1d(x.astype(np.float64)), axes, tuple(range(-len(axes), 0)))
-    batch = x.shape[: x.ndim - len(axes)]
-    return x.reshape(*batch, math.prod(x.shape[len(batch) :]))
-
-
-def _log_of_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """log|sum b exp(a)| along the last axis, and the sign of the sum."""
-    if a.shape[-1] == 0:
-        return np.full(a.shape[:-1], -np.inf), np.zeros(a.shape[:-1])
-    logs = np.where(b == 0, -np.inf, a + np.log(np.abs(b)))
-    top = np.argmax(logs, axis=-1, keepdims=True)  # the first NaN, if there is one
-    shift = np.take_along_axis(logs, top, axis=-1)
-    shift[shift == -np.inf] = 0
-    terms = np.where(logs == np.inf, np.copysign(np.inf, b), _scaled_terms(a, b, shift))
-    top_term = np.take_along_axis(terms, top, axis=-1)
-    np.put_along_axis(terms, top, 0.0, axis=-1)
-    sign = np.sign(top_term)
-    excess = np.abs(top_term) - 1 + sign * terms.sum(axis=-1, keepdims=True)
-    # 1 + excess is exact where it may cancel, log1p is accurate everywhere else.
-    logarithm = np.where(excess < -0.5, np.log(np.abs(1 + excess)), np.log1p(excess))
-    value, sign = shift + logarithm, sign * np.sign(1 + excess)
-    value, sign = (np.where(np.isnan(value), np.nan, x)[..., 0] for x in (value, sign))
-    return value, sign
-
-
-def _scaled_terms(a: Array, b: Array, shift: Array) -> Array:
-    """Return b exp(a - shift), so that a huge b may meet a tiny exponential; 0 where b is 0."""
-    half = np.exp((a - shift) / 2)
-    return np.where(b == 0, 0.0, b * half * half)
+    work = np.result_type(dtype, np.float64)
+    grad, lse = grad.reshape(kept).astype(work), lse.reshape(kept).astype(work)
+    b = b.astype(work)
+    exponent, rest = _wide.difference(a.astype(work), lse)
+    result = _wide.scaled_exp((grad, b), exponent, rest)
+    target[...] = np.where(b == 0, 0, np.where(np.isnan(result), np.nan, result))
+    return target

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,7 @@ import logitkit as lk
 import numpy as np
 import numpy.typing as npt
 import pytest
+from logitkit._front import advice
 
 Array = npt.NDArray[Any]
 AxisError = np.exceptions.AxisError
@@ -42,9 +45,6 @@ NOT_NUMBERS: dict[str, tuple[Any, str]] = {
     "object": (X.astype(object), "object"),
     "str": (X.astype(str), "U|str"),
     "bytes": (X.astype(bytes), "S|bytes"),
-    "complex": (X.astype(np.complex128), "complex128"),
-    "complex64": (X.astype(np.complex64), "complex64"),
-    "longdouble": (X.astype(np.longdouble), str(np.dtype(np.longdouble))),
     "datetime": (X.astype("datetime64[s]"), "datetime64"),
     "structured": (np.zeros(SHAPE, dtype=[("a", "f8")]), r"\ba\b|void"),
     "masked": (np.ma.masked_array(X, X > 2), "[Mm]ask"),
@@ -53,8 +53,14 @@ NOT_NUMBERS: dict[str, tuple[Any, str]] = {
     "dict": ({"a": 1}, "object|dict"),
     "str of digits": ("12", "U|str"),
 }
+WIDE: dict[str, tuple[Any, str]] = {
+    "complex": (X.astype(np.complex128), "complex128"),
+    "complex64": (X.astype(np.complex64), "complex64"),
+    "longdouble": (X.astype(np.longdouble), str(np.dtype(np.longdouble))),
+}
+"""Numbers that functions along an axis take, and losses do not."""
 if np.dtype(np.longdouble) == np.dtype(np.float64):
-    del NOT_NUMBERS["longdouble"]
+    del WIDE["longdouble"]
 
 
 # --- what is not an array of numbers -------------------------------------------------------------
@@ -74,6 +80,10 @@ def test_not_numbers(bad: Any, word: str) -> None:
     check(lambda o: lk.logsumexp_backward(lse, bad, lse, 1, out=o), TypeError, word)
     check(lambda o: lk.logsumexp_backward(lse, X, bad, 1, out=o), TypeError, word)
     check(lambda o: lk.logsumexp_backward(bad, X, lse, 1, out=o), TypeError, word)
+
+
+@pytest.mark.parametrize(("bad", "word"), (NOT_NUMBERS | WIDE).values(), ids=NOT_NUMBERS | WIDE)
+def test_not_numbers_in_losses(bad: Any, word: str) -> None:
     check(lambda o: lk.cross_entropy(bad, LABELS), TypeError, word)
     check(lambda o: lk.cross_entropy_value_and_grad(bad, LABELS, grad_out=o), TypeError, word)
     check(lambda o: lk.cross_entropy_value_and_grad(X, bad, grad_out=o), TypeError, word)
@@ -114,6 +124,17 @@ def test_sparse() -> None:
 def test_advice_for_masked_arrays() -> None:
     with pytest.raises(TypeError, match="filled"):
         lk.softmax(np.ma.masked_array(X, X > 2), 1)
+
+
+@pytest.mark.parametrize("name", ["float8_e5m2", "float8_e4m3fn", "int4"])
+def test_dtypes_of_ml_dtypes_that_are_not_offered(name: str) -> None:
+    dtype = getattr(pytest.importorskip("ml_dtypes"), name)
+    bad = np.zeros(SHAPE).astype(dtype)
+    check(lambda o: lk.softmax(bad, 1, out=o), TypeError, name)
+    check(lambda o: lk.cross_entropy_value_and_grad(bad, LABELS, grad_out=o), TypeError, name)
+    check(lambda o: lk.logsumexp(X, b=bad), TypeError, name)
+    with pytest.raises(TypeError, match=name):
+        lk.logsumexp(X, dtype=dtype)
 
 
 def test_ragged() -> None:
@@ -197,24 +218,66 @@ def test_a_number_has_no_class_axis() -> None:
     check(lambda o: lk.classification_error(1.0, 0), AxisError)
 
 
-DIM_CALLS: list[Callable[..., Any]] = [
-    lambda **k: lk.softmax(X, **k),
-    lambda **k: lk.log_softmax(X, **k),
-    lambda **k: lk.logsumexp(X, **k),
-    lambda **k: lk.softmax_backward(X, X, **k),
-    lambda **k: lk.log_softmax_backward(X, X, **k),
-    lambda **k: lk.cross_entropy(X, LABELS, **k),
-    lambda **k: lk.cross_entropy_value_and_grad(X, LABELS, **k),
-    lambda **k: lk.classification_error(X, LABELS, **k),
-]
+KEYWORD_CALLS: dict[str, Callable[..., Any]] = {
+    "softmax": lambda **k: lk.softmax(X, **k),
+    "log_softmax": lambda **k: lk.log_softmax(X, **k),
+    "logsumexp": lambda **k: lk.logsumexp(X, **k),
+    "softmax_backward": lambda **k: lk.softmax_backward(X, X, **k),
+    "log_softmax_backward": lambda **k: lk.log_softmax_backward(X, X, **k),
+    "logsumexp_backward": lambda **k: lk.logsumexp_backward(1.0, X, 1.0, **k),
+    "cross_entropy": lambda **k: lk.cross_entropy(X, LABELS, **k),
+    "cross_entropy_value_and_grad": lambda **k: lk.cross_entropy_value_and_grad(X, LABELS, **k),
+    "mse_loss": lambda **k: lk.mse_loss(X, X, **k),
+    "mse_loss_value_and_grad": lambda **k: lk.mse_loss_value_and_grad(X, X, **k),
+    "classification_error": lambda **k: lk.classification_error(X, LABELS, **k),
+}
+"""Every function of arrays with its other arguments given."""
 
 
-@pytest.mark.parametrize("call", DIM_CALLS)
-def test_unknown_keywords(call: Callable[..., Any]) -> None:
-    with pytest.raises(TypeError, match="dim"):
-        call(dim=1)
-    with pytest.raises(TypeError, match="size_average"):
-        call(size_average=True)
+@pytest.mark.parametrize("name", KEYWORD_CALLS)
+def test_unknown_keywords(name: str) -> None:
+    """Names of other libraries, and slips, are answered with the name that is meant."""
+    call = KEYWORD_CALLS[name]
+    names = inspect.signature(getattr(lk, name)).parameters
+    for wrong, right in (
+        ("dim", "axis"),
+        ("keepdim", "keepdims"),
+        ("size_average", "reduction"),
+        ("mask", "where"),
+        ("reductions", "reduction"),
+        ("ignore_idx", "ignore_index"),
+        ("outt", "out"),
+    ):
+        if right in names:
+            with pytest.raises(TypeError, match=rf"^{name}\(\) .*'{wrong}': use {right}$"):
+                call(**{wrong: 1})
+    listed = ", ".join(names)
+    with pytest.raises(TypeError, match=rf"^{name}\(\) .*'zzz': it takes {listed}$"):
+        call(zzz=1)
+
+
+def test_advice() -> None:
+    names = ("logits", "labels", "axis", "class_weight", "sample_weight", "label_smoothing")
+    assert advice("weight", names) == "use class_weight or sample_weight"
+    assert advice("weight", ("a", "b")) == "use b"
+    assert advice("smoothing", names) == "use label_smoothing"
+    assert advice("reduce", names) == f"it takes {', '.join(names)}"
+
+
+def test_operands_by_the_names_of_other_libraries() -> None:
+    with pytest.raises(TypeError, match="'logits' and 'labels'"):
+        lk.cross_entropy(input=X, target=LABELS)
+    with pytest.raises(TypeError, match="'x'"):
+        lk.softmax(input=X)
+
+
+@pytest.mark.parametrize("name", KEYWORD_CALLS)
+def test_fronts_look_like_their_functions(name: str) -> None:
+    function = getattr(lk, name)
+    assert function.__name__ == function.__qualname__ == name
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert inspect.signature(function) == inspect.signature(function.__wrapped__)
+    assert "options" not in inspect.signature(function).parameters
 
 
 def test_keyword_only() -> None:

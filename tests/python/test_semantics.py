@@ -39,14 +39,19 @@ def among(x: Array) -> Array:
 # --- signatures ----------------------------------------------------------------------------------
 
 SIGNATURES = {
-    "logsumexp": "(a, axis=None, b=None, keepdims=False, return_sign=False, *, out=None)",
+    "logsumexp": (
+        "(a, axis=None, b=None, keepdims=False, return_sign=False, *, where=None, dtype=None, "
+        "out=None)"
+    ),
     "softmax": (
         "(x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, return_lse=False)"
     ),
     "log_softmax": (
         "(x, axis=None, *, where=None, temperature=1.0, dtype=None, out=None, return_lse=False)"
     ),
-    "logsumexp_backward": "(grad, a, lse, axis=None, b=None, keepdims=False, *, out=None)",
+    "logsumexp_backward": (
+        "(grad, a, lse, axis=None, b=None, keepdims=False, *, where=None, out=None)"
+    ),
     "softmax_backward": "(grad, y, axis=None, *, temperature=1.0, out=None)",
     "log_softmax_backward": "(grad, y, axis=None, *, temperature=1.0, out=None)",
     "cross_entropy": (
