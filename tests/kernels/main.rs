@@ -5,5 +5,6 @@ mod accuracy;
 mod arguments;
 mod bits;
 mod common;
+mod grad_hess;
 mod search;
 mod semantics;
