@@ -7,3 +7,4 @@ mod bits;
 mod common;
 mod search;
 mod semantics;
+mod values;
