@@ -180,7 +180,8 @@ const TWO_64: f64 = 18_446_744_073_709_551_616.0;
 /// `64 ln 2` as `(high, low)`.
 const LN_TWO_64: (f64, f64) = (64.0 * std::f64::consts::LN_2, 64.0 * 2.319_046_813_846_299_6e-17);
 
-/// Minimax coefficients (Remez's exchange) of `(log((1+s)/(1-s)) - 2s) / s^3` in `s^2` on `[0, 1/9]`: `2^-38` of the logarithm.
+/// Minimax coefficients (Remez's exchange) of `(log((1+s)/(1-s)) - 2s) / s^3` in `s^2` on `[0, 1/9]`: `2^-38`
+/// of the logarithm.
 const LOG1P_UNIT: [f64; 6] = [
     0.217_818_433_712_718_42,
     0.171_513_081_264_566_27,

@@ -9,8 +9,9 @@
 //! For targets from 0 to 1 all terms of the loss are positive, and for 0 and 1 one term of the gradient is exactly 0:
 //! nothing cancels. `0 inf` counts as 0.
 //!
-//! `f32`: the exponential in `f32`, everything else in `f64`, which no product leaves. `f64`: pairs; where `|x| > FAR`, `e`
-//! is both `log1p(e)` and `e/(1+e)`, and is carried times `2^FAR_POWER`, so that a weight may bring it back into the range.
+//! `f32`: the exponential in `f32`, everything else in `f64`, which no product leaves. `f64`: pairs; where
+//! `|x| > FAR`, `e` is both `log1p(e)` and `e/(1+e)`, and is carried times `2^FAR_POWER`, so that a weight
+//! may bring it back into the range.
 #![expect(unsafe_code, reason = "vector loads take pointers")]
 
 use crate::float::{Acc, Double, Element, skip_zero};

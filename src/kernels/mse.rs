@@ -1,10 +1,11 @@
 //! Mean squared error `(p - t)^2` and its gradient `2 (p - t)`, over flat arrays.
 //!
-//! `f32`: differences and squares in `f64`, where neither rounds by more than `f64` does nor overflows. `f64`: a
-//! square's rounding error goes into the sum's low part; a sum that overflowed or came near underflow is computed
-//! again with the differences scaled by a power of two; a gradient whose difference overflows is computed from halves.
-//! With weights, `w (p - t)^2` and `2 w (p - t)`: in `f64` as pairs, and where a product left the range of `f64`, element by
-//! element with the powers of two apart. Sums are over chunks of [`CHUNK`] elements in C order, each one over logical lanes.
+//! `f32`: differences and squares in `f64`, where neither rounds by more than `f64` does nor overflows.
+//! `f64`: a square's rounding error goes into the sum's low part; a sum that overflowed or came near
+//! underflow is computed again with the differences scaled by a power of two; a gradient whose difference
+//! overflows is computed from halves. With weights, `w (p - t)^2` and `2 w (p - t)`: in `f64` as pairs, and
+//! where a product left the range of `f64`, element by element with the powers of two apart. Sums are over
+//! chunks of [`CHUNK`] elements in C order, each one over logical lanes.
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use crate::float::{Acc, Double, Element, skip_zero};

@@ -494,8 +494,8 @@ impl Task for Logs<'_> {
     }
 }
 
-/// The largest errors of the logarithm of positive numbers: of the rounded value, in ulp, and of the pair, in `2^-55` of
-/// the larger of 1 and the result.
+/// The largest errors of the logarithm of positive numbers: of the rounded value, in ulp, and of the pair, in
+/// `2^-55` of the larger of 1 and the result.
 fn log_errors(x: &[f64]) -> (Worst, Worst) {
     let mut y = vec![(0.0, 0.0); x.len()];
     dispatch(Logs { x, out: &mut y });

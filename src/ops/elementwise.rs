@@ -399,8 +399,9 @@ fn cycle<T: Float>(name: &'static str, numbers: &[T], len: usize) -> Result<Cycl
     Ok(unsafe { Cycle::new(numbers.as_ptr(), numbers.len()) })
 }
 
-/// Mean squared error `weight (pred - target)^2`, with as many weights as elements, or with fewer, which repeat; `Mean`
-/// divides by the sum of the weights over all elements. With its gradient, if there is a buffer for it.
+/// Mean squared error `weight (pred - target)^2`, with as many weights as elements, or with fewer, which
+/// repeat; `Mean` divides by the sum of the weights over all elements. With its gradient, if there is a
+/// buffer for it.
 ///
 /// An element of weight 0 adds exactly 0, whatever it is.
 ///
@@ -427,10 +428,10 @@ pub fn mse_loss_weighted<T: Float>(
     reduced_slice(&loss, reduction, grad)
 }
 
-/// Binary cross-entropy of logits: the mean or sum of
-/// `weight (pos_weight t log(1 + exp(-x)) + (1 - t) log(1 + exp(x)))`, within 3 ulp (`f32`) or 4 (`f64`). Weights are as
-/// many as elements, or fewer, which repeat; `Mean` divides by the number of elements. With its gradient, if there is a
-/// buffer for it.
+/// Binary cross-entropy of logits, the mean or sum of
+/// `weight (pos_weight t log(1 + exp(-x)) + (1 - t) log(1 + exp(x)))`,
+/// within 3 ulp (`f32`) or 4 (`f64`). Weights are as many as elements, or fewer, which repeat; `Mean` divides
+/// by the number of elements. With its gradient, if there is a buffer for it.
 ///
 /// ```
 /// use logitkit::{Reduction, binary_cross_entropy_with_logits};

@@ -353,9 +353,10 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float>(
 
 // --- over slices -----------------------------------------------------------------------------------------
 
-/// Cross-entropy of given probabilities with one class number per row, `-log p_y`, within 3 ulp (`f32`) or 4 (`f64`):
-/// nothing is clipped or normalised. A label equal to `ignore` adds nothing. With its gradient, `-1 / p_y` at the label
-/// and 0 elsewhere (`Mean`: over the number of rows that are not ignored), if there is a buffer for it.
+/// Cross-entropy of given probabilities with one class number per row, `-log p_y`, within 3 ulp (`f32`) or 4
+/// (`f64`): nothing is clipped or normalised. A label equal to `ignore` adds nothing. With its gradient,
+/// `-1 / p_y` at the label and 0 elsewhere (`Mean`: over the number of rows that are not ignored), if there
+/// is a buffer for it.
 ///
 /// ```
 /// use logitkit::{Reduction, Shape, log_loss};
@@ -368,8 +369,8 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float>(
 /// ```
 ///
 /// # Errors
-/// [`Error::Length`] when a buffer does not fit the shape; [`Error::Label`] for a label that is neither a class number nor
-/// ignored.
+/// [`Error::Length`] when a buffer does not fit the shape; [`Error::Label`] for a label that is neither a
+/// class number nor ignored.
 pub fn log_loss<T: Float, L: Label>(
     probs: &[T],
     classes: &[L],
@@ -391,8 +392,8 @@ pub fn log_loss<T: Float, L: Label>(
     Ok(rounded(loss))
 }
 
-/// [`log_loss`] with probabilities `t` as labels: `-sum_c t_c log p_c`, where `t_c = 0` adds nothing; the gradient is
-/// `-t_c / p_c`. Rows of `len` neighbouring elements; `Mean` divides by their number.
+/// [`log_loss`] with probabilities `t` as labels: `-sum_c t_c log p_c`, where `t_c = 0` adds nothing; the
+/// gradient is `-t_c / p_c`. Rows of `len` neighbouring elements; `Mean` divides by their number.
 ///
 /// # Errors
 /// [`Error::Length`] when a buffer does not fit.

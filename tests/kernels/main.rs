@@ -8,3 +8,4 @@ mod common;
 mod grad_hess;
 mod search;
 mod semantics;
+mod values;
