@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from . import _logitkit_core as _core
+from ._front import front
 from ._normalize import _Loss, _value, _value_and_grad, loss_dtype, weights
 from ._operands import checked_reduction, plain, real_array, silent, work_dtype
 
@@ -41,6 +42,9 @@ def binary_cross_entropy_with_logits(
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
+@front(
+    _core.binary_cross_entropy_with_logits, "logits, targets, pos_weight, weight, reduction, out"
+)
 def binary_cross_entropy_with_logits(
     logits: ArrayLike,
     targets: ArrayLike,
@@ -157,6 +161,10 @@ def binary_cross_entropy_with_logits_value_and_grad(
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]: ...
+@front(
+    _core.binary_cross_entropy_with_logits_value_and_grad,
+    "logits, targets, pos_weight, weight, reduction, None, grad_out",
+)
 def binary_cross_entropy_with_logits_value_and_grad(
     logits: ArrayLike,
     targets: ArrayLike,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from . import _logitkit_core as _core
+from ._front import front
 from ._operands import (
     checked_out,
     class_axis,
@@ -33,6 +34,10 @@ _HESSIANS: tuple[_Hessian, ...] = ("exact", "upper", "lightgbm", "residual")
 _ORDERS: tuple[_Order, ...] = ("K", "C", "F")
 
 
+@front(
+    _core.cross_entropy_grad_hess,
+    "scores, labels, sample_weight, hessian, hess_scale, hess_floor, True, order, out",
+)
 def cross_entropy_grad_hess(
     scores: ArrayLike,
     labels: ArrayLike,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _logitkit_core as _core
+from ._front import front
 from ._operands import (
     checked_ignore_index,
     class_axis,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["token_logprobs", "top_k_logprobs"]
 
 
+@front(_core.token_logprobs, "logits, labels, axis, temperature, ignore_index")
 def token_logprobs(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -119,6 +121,7 @@ def token_logprobs(
     return result
 
 
+@front(_core.top_k_logprobs, "logits, k, axis, temperature")
 def top_k_logprobs(
     logits: ArrayLike, k: int, *, axis: int = -1, temperature: ArrayLike = 1.0
 ) -> tuple[Floats, Indices]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from . import _logitkit_core as _core
+from ._front import front
 from ._normalize import _Loss, _value, _value_and_grad, loss_dtype, reduced_shape
 from ._operands import (
     checked_ignore_index,
@@ -50,6 +51,7 @@ def log_loss(
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
+@front(_core.log_loss, "probs, labels, axis, sample_weight, ignore_index, reduction, out")
 def log_loss(
     probs: ArrayLike,
     labels: ArrayLike,
@@ -170,6 +172,10 @@ def log_loss_value_and_grad(
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]: ...
+@front(
+    _core.log_loss_value_and_grad,
+    "probs, labels, axis, sample_weight, ignore_index, reduction, None, grad_out",
+)
 def log_loss_value_and_grad(
     probs: ArrayLike,
     labels: ArrayLike,

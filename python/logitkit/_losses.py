@@ -361,7 +361,7 @@ def mse_loss(
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
-@front(_core.mse_loss, "pred, target, reduction, out")
+@front(_core.mse_loss, "pred, target, None, reduction, out")
 def mse_loss(
     pred: ArrayLike,
     target: ArrayLike,
@@ -458,7 +458,7 @@ def mse_loss_value_and_grad(
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
 ) -> tuple[ScalarOrFloats, Floats]: ...
-@front(_core.mse_loss_value_and_grad, "pred, target, reduction, None, grad_out")
+@front(_core.mse_loss_value_and_grad, "pred, target, None, reduction, None, grad_out")
 def mse_loss_value_and_grad(
     pred: ArrayLike,
     target: ArrayLike,
@@ -550,7 +550,7 @@ def classification_error(
     ignore_index: int | None = -100,
     reduction: str,
 ) -> ScalarOrFloats: ...
-@front(_core.classification_error, "scores, labels, axis, ignore_index, reduction")
+@front(_core.classification_error, "scores, labels, axis, None, ignore_index, reduction")
 def classification_error(
     scores: ArrayLike,
     labels: ArrayLike,
