@@ -79,9 +79,17 @@ unsafe fn touch<E: Element>(plan: &Plan<'_, E>, rows: Range<usize>) {
         return;
     }
     let start = out.row(rows.start, 1).cast::<u8>();
-    let bytes = rows.len() * shape.len * size_of::<E::T>();
+    // SAFETY: the caller's promise.
+    unsafe { touch_pages(start, rows.len() * shape.len * size_of::<E::T>()) };
+}
+
+/// [`touch`] for memory that has not been written yet.
+///
+/// # Safety
+/// No other thread writes to these bytes.
+unsafe fn touch_pages(start: *mut u8, bytes: usize) {
     for offset in (start.addr().wrapping_neg() % HUGE_PAGE..bytes).step_by(HUGE_PAGE) {
-        // SAFETY: inside the rows, which have not been written yet; volatile, because nobody reads it.
+        // SAFETY: inside the bytes; volatile, because nobody reads it.
         unsafe { start.add(offset).write_volatile(0) };
     }
 }
@@ -420,6 +428,9 @@ pub(crate) unsafe fn squared_differences_view<T: Float>(
         });
     });
 }
+
+#[cfg(feature = "python")]
+pub(crate) mod staged;
 
 /// The bare loops that the operations are measured against.
 pub(crate) mod limits {

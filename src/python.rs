@@ -1,7 +1,7 @@
 //! The extension module `logitkit._logitkit_core`: dtype, strides and overlap of plain arrays, and nothing else.
 //!
 //! Every function returns `NotImplemented` when an argument is not plain: not exactly an `ndarray`, not
-//! native aligned `float32` or `float64`, not foldable into (outer, class, inner), overlapping in part, and
+//! native aligned `float32` or `float64` (or of 16 bits, see `half`), not foldable into (outer, class, inner), overlapping in part, and
 //! so on. The Python package then validates, copies what must be copied, and calls again. So the operations
 //! here have no messages but one: a label out of range.
 //!
@@ -33,6 +33,9 @@ type Object<'a, 'py> = &'a Bound<'py, PyAny>;
 
 const FLOAT: c_int = 11;
 const DOUBLE: c_int = 12;
+const HALF: c_int = 23;
+/// The first number of types that NumPy does not have itself.
+const USER: c_int = 256;
 const C_CONTIGUOUS: c_int = 1;
 const F_CONTIGUOUS: c_int = 2;
 const ALIGNED: c_int = 0x100;
@@ -51,6 +54,16 @@ macro_rules! plain {
         match $value {
             Some(value) => value,
             None => return declined($py),
+        }
+    };
+}
+
+/// Unwraps an array of float32 or float64, or answers for one of 16 bits.
+macro_rules! float {
+    ($object:expr, $half:expr) => {
+        match Array::float($object) {
+            Some(array) => array,
+            None => return $half,
         }
     };
 }
@@ -126,6 +139,7 @@ impl<'a> Array<'a> {
             Some(LabelType::I32 | LabelType::U32) => 4,
             Some(LabelType::I64 | LabelType::U64) => 8,
             None if self.type_num == FLOAT => 4,
+            None if self.type_num == HALF || self.type_num >= USER => 2,
             None => 8,
         }
     }
@@ -336,6 +350,9 @@ macro_rules! output {
     };
 }
 
+// (Here, where it sees the macros.)
+mod half;
+
 /// An operation of one array operand and a result per element.
 #[inline]
 fn unary<T: Float>(
@@ -378,7 +395,7 @@ fn binary<T: Float>(
 #[pyfunction]
 #[pyo3(signature = (x, axis, out, /))]
 fn softmax(py: Python<'_>, x: Object<'_, '_>, axis: Object<'_, '_>, out: Object<'_, '_>) -> Answer {
-    let x = plain!(py, Array::float(x));
+    let x = float!(x, half::unary(py, x, axis, out, ops::staged::softmax));
     let axis = plain!(py, axis_of(axis, &x));
     if x.type_num == FLOAT {
         unary::<f32>(py, &x, axis, out, softmax_view)
@@ -390,7 +407,7 @@ fn softmax(py: Python<'_>, x: Object<'_, '_>, axis: Object<'_, '_>, out: Object<
 #[pyfunction]
 #[pyo3(signature = (x, axis, out, /))]
 fn log_softmax(py: Python<'_>, x: Object<'_, '_>, axis: Object<'_, '_>, out: Object<'_, '_>) -> Answer {
-    let x = plain!(py, Array::float(x));
+    let x = float!(x, half::unary(py, x, axis, out, ops::staged::log_softmax));
     let axis = plain!(py, axis_of(axis, &x));
     if x.type_num == FLOAT {
         unary::<f32>(py, &x, axis, out, log_softmax_view)
@@ -408,7 +425,7 @@ fn softmax_backward(
     axis: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let y = plain!(py, Array::float(y));
+    let y = float!(y, half::binary(py, grad, y, axis, out, ops::staged::softmax_backward));
     let grad = plain!(py, y.same(grad));
     let axis = plain!(py, axis_both(axis, &y, &grad));
     if y.type_num == FLOAT {
@@ -427,7 +444,7 @@ fn log_softmax_backward(
     axis: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let y = plain!(py, Array::float(y));
+    let y = float!(y, half::binary(py, grad, y, axis, out, ops::staged::log_softmax_backward));
     let grad = plain!(py, y.same(grad));
     let axis = plain!(py, axis_both(axis, &y, &grad));
     if y.type_num == FLOAT {
@@ -516,7 +533,7 @@ fn logsumexp(
     keepdims: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(a));
+    let x = float!(a, half::logsumexp(py, a, axis, keepdims, out));
     let axis = plain!(py, axis_of(axis, &x));
     let keepdims = plain!(py, flag(keepdims));
     by_dtype!(x, logsumexp_typed(py, &x, axis, keepdims, out))
@@ -566,7 +583,7 @@ fn logsumexp_backward(
     keepdims: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(a));
+    let x = float!(a, half::logsumexp_backward(py, grad, a, lse, axis, keepdims, out));
     let axis = plain!(py, axis_of(axis, &x));
     let keepdims = plain!(py, flag(keepdims));
     let fits = |array: &Array<'_>| array.type_num == x.type_num && is_batch_of(array, &x, axis, keepdims);
@@ -738,7 +755,7 @@ fn cross_entropy(
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits));
+    let x = float!(logits, half::cross_entropy(py, logits, labels, axis, ignore_index, reduction, out));
     if axis.is_none() {
         return declined(py);
     }
@@ -851,7 +868,19 @@ fn cross_entropy_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits));
+    let x = float!(
+        logits,
+        half::cross_entropy_value_and_grad(
+            py,
+            logits,
+            labels,
+            axis,
+            ignore_index,
+            reduction,
+            grad_output,
+            grad_out
+        )
+    );
     if axis.is_none() {
         return declined(py);
     }
@@ -913,7 +942,10 @@ fn mse_loss(
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let (p, t) = plain!(py, flat_pair(pred, target));
+    let (p, t) = match flat_pair(pred, target) {
+        Some(pair) => pair,
+        None => return half::mse_loss(py, pred, target, reduction, out),
+    };
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, mse_typed(py, &p, &t, how, out))
 }
@@ -964,7 +996,10 @@ fn mse_loss_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let (p, t) = plain!(py, flat_pair(pred, target));
+    let (p, t) = match flat_pair(pred, target) {
+        Some(pair) => pair,
+        None => return half::mse_loss_value_and_grad(py, pred, target, reduction, grad_output, grad_out),
+    };
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, mse_grad_typed(py, &p, &t, how, grad_output, grad_out))
 }
@@ -1029,7 +1064,7 @@ fn classification_error(
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(scores));
+    let x = float!(scores, half::classification_error(py, scores, labels, axis, ignore_index, reduction));
     if axis.is_none() {
         return declined(py);
     }

@@ -1,0 +1,745 @@
+//! Operands that the kernels do not take as they are: 16-bit numbers, and elements under a mask.
+//!
+//! The rows of a chunk go through scratch memory, a *block* of them at a time that stays in the first-level cache:
+//! each operand is copied and converted (*staged*), [`crate::lines::Walk`] runs on the copies, and the results are
+//! rounded into the caller's array. So no kernel knows of formats, and plain operands pay nothing for them.
+//!
+//! A block keeps the order of the memory that it came from: rows of neighbouring elements, or *columns*, where the
+//! rows lie side by side. A row that is no neighbour of the next in either way is gathered.
+//!
+//! A mask is staged too: elements under it are -inf for the kernel, and the results there are a value of their own.
+#![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
+
+use crate::float::{Element, Float, Single};
+use crate::kernels::rowsum::MAX_WIDTH;
+use crate::lines::{AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, put_per_row, side_by_side};
+use crate::shape::{Shape, View};
+use crate::simd::{Simd, Task, VECTOR_BYTES, dispatch, prefetch};
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Bytes of an operand's block.
+const BLOCK_BYTES: usize = 16 * 1024;
+/// Columns are copied as such up to this many bytes of a row, as the walk takes them; beyond, they become rows.
+const TALL: usize = 4096;
+/// Long columns that are copied together: those of one cache line.
+const TOGETHER: usize = 32;
+/// Bytes of a block of long columns.
+const TALL_BYTES: usize = 256 * 1024;
+/// Rows beyond this many bytes have their results in place of the first operand.
+const APART_BYTES: usize = 1 << 20;
+
+/// An array in one of the formats of `T`; strides count in its elements.
+pub(crate) struct Operand<T: Float> {
+    pub(crate) view: View<u8>,
+    pub(crate) format: &'static Format<T>,
+}
+
+impl<T: Float> Clone for Operand<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T: Float> Copy for Operand<T> {}
+
+impl<T: Float> Operand<T> {
+    /// `n` elements that follow one another.
+    pub(crate) fn flat(ptr: *mut u8, format: &'static Format<T>) -> Self {
+        Operand { view: View { ptr, outer: 0, len: 1, inner: 0, fresh: false }, format }
+    }
+}
+
+/// How the elements of an array are stored that the kernels see as `T`.
+pub(crate) struct Format<T: Float> {
+    /// Bytes of an element.
+    pub(crate) size: usize,
+    stage: fn(&Piece<'_, T>),
+    unstage: fn(&Piece<'_, T>, bool),
+}
+
+impl<T: Float> Format<T> {
+    /// As `T` itself.
+    pub(crate) const NATIVE: &'static Format<T> = &Format::of::<Native>(size_of::<T>());
+
+    const fn of<F: Storage<T::Ops>>(size: usize) -> Format<T> {
+        Format { size, stage: stage::<T, F>, unstage: unstage::<T, F> }
+    }
+}
+
+impl Format<f32> {
+    /// binary16: 5 bits of exponent.
+    pub(crate) const F16: &'static Format<f32> = &Format::of::<F16>(2);
+    /// bfloat16: the upper half of an `f32`.
+    pub(crate) const BF16: &'static Format<f32> = &Format::of::<Bf16>(2);
+}
+
+/// The vectors of a format.
+trait Storage<E: Element>: Copy + Send + Sync + 'static {
+    type Item: Copy + Default;
+    /// # Safety
+    /// `p` is valid for reading `WIDTH` items.
+    unsafe fn load<S: Simd>(s: S, p: *const Self::Item) -> E::V<S>;
+    /// # Safety
+    /// `p` is valid for writing `WIDTH` items.
+    unsafe fn store<S: Simd>(s: S, v: E::V<S>, p: *mut Self::Item);
+    /// # Safety
+    /// As `store`; `p` is aligned to `WIDTH` items.
+    unsafe fn stream<S: Simd>(s: S, v: E::V<S>, p: *mut Self::Item);
+}
+
+#[derive(Clone, Copy)]
+struct Native;
+#[derive(Clone, Copy)]
+struct F16;
+#[derive(Clone, Copy)]
+struct Bf16;
+
+impl<E: Element> Storage<E> for Native {
+    type Item = E::T;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const E::T) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { E::load(s, p) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, v: E::V<S>, p: *mut E::T) {
+        // SAFETY: the caller's promise.
+        unsafe { E::store(s, v, p) }
+    }
+    #[inline(always)]
+    unsafe fn stream<S: Simd>(s: S, v: E::V<S>, p: *mut E::T) {
+        // SAFETY: the caller's promise.
+        unsafe { E::stream(s, v, p) }
+    }
+}
+
+macro_rules! halves {
+    ($($storage:ident: $from:ident, $to:ident;)+) => {$(
+        impl Storage<Single> for $storage {
+            type Item = u16;
+            #[inline(always)]
+            unsafe fn load<S: Simd>(s: S, p: *const u16) -> <Single as Element>::V<S> {
+                // SAFETY: the caller's promise.
+                s.$from(unsafe { s.load_halves(p) })
+            }
+            #[inline(always)]
+            unsafe fn store<S: Simd>(s: S, v: <Single as Element>::V<S>, p: *mut u16) {
+                // SAFETY: the caller's promise.
+                unsafe { s.store_halves(s.$to(v), p) }
+            }
+            #[inline(always)]
+            unsafe fn stream<S: Simd>(s: S, v: <Single as Element>::V<S>, p: *mut u16) {
+                // SAFETY: the caller's promise.
+                unsafe { s.stream_halves(s.$to(v), p) }
+            }
+        }
+    )+};
+}
+halves! { F16: from_f16, to_f16; Bf16: from_bf16, to_bf16; }
+
+/// Rows `row..row + n` of an operand, and the block that they are copied to or from.
+struct Piece<'a, T: Float> {
+    operand: &'a Operand<T>,
+    shape: Shape,
+    row: usize,
+    n: usize,
+    block: *mut T,
+    /// Element `c` of row `i` of the block is at `c * n + i`; otherwise at `i * len + c`.
+    columns: bool,
+}
+
+impl<T: Float> Piece<'_, T> {
+    fn typed<I>(&self) -> View<I> {
+        let View { ptr, outer, len, inner, fresh } = self.operand.view;
+        View { ptr: ptr.cast(), outer, len, inner, fresh }
+    }
+}
+
+/// Copies a piece into its block.
+fn stage<T: Float, F: Storage<T::Ops>>(piece: &Piece<'_, T>) {
+    dispatch(Stage::<'_, T, F> { piece, view: piece.typed::<F::Item>() });
+}
+
+/// Copies a block to where its piece belongs, past the caches if so desired.
+fn unstage<T: Float, F: Storage<T::Ops>>(piece: &Piece<'_, T>, stream: bool) {
+    dispatch(Unstage::<'_, T, F> { piece, view: piece.typed::<F::Item>(), stream });
+}
+
+struct Stage<'a, T: Float, F: Storage<T::Ops>> {
+    piece: &'a Piece<'a, T>,
+    view: View<F::Item>,
+}
+
+struct Unstage<'a, T: Float, F: Storage<T::Ops>> {
+    piece: &'a Piece<'a, T>,
+    view: View<F::Item>,
+    stream: bool,
+}
+
+/// The first `n <= WIDTH` items; the others are zero bits.
+#[inline(always)]
+unsafe fn load_first<E: Element, F: Storage<E>, S: Simd>(s: S, p: *const F::Item, n: usize) -> E::V<S> {
+    let mut items = [F::Item::default(); MAX_WIDTH];
+    // SAFETY: the caller's promise; the array has room.
+    unsafe { p.copy_to_nonoverlapping(items.as_mut_ptr(), n) };
+    // SAFETY: the array holds a vector.
+    unsafe { F::load(s, items.as_ptr()) }
+}
+
+/// Stores the first `n <= WIDTH` items.
+#[inline(always)]
+unsafe fn store_first<E: Element, F: Storage<E>, S: Simd>(s: S, v: E::V<S>, p: *mut F::Item, n: usize) {
+    let mut items = [F::Item::default(); MAX_WIDTH];
+    // SAFETY: the array holds a vector.
+    unsafe { F::store(s, v, items.as_mut_ptr()) };
+    // SAFETY: the caller's promise.
+    unsafe { p.copy_from_nonoverlapping(items.as_ptr(), n) };
+}
+
+/// Converts `n` neighbouring items.
+///
+/// # Safety
+/// `from` is valid for reading and `to` for writing `n` elements.
+#[inline(always)]
+unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd>(
+    s: S,
+    from: *const F::Item,
+    to: *mut E::T,
+    n: usize,
+) {
+    let mut i = 0;
+    while i + 2 * E::WIDTH <= n {
+        prefetch(from.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
+        // SAFETY: in range.
+        unsafe {
+            E::store(s, F::load(s, from.add(i)), to.add(i));
+            E::store(s, F::load(s, from.add(i + E::WIDTH)), to.add(i + E::WIDTH));
+        }
+        i += 2 * E::WIDTH;
+    }
+    while i < n {
+        let left = (n - i).min(E::WIDTH);
+        // SAFETY: `left` elements remain.
+        unsafe {
+            if left == E::WIDTH {
+                E::store(s, F::load(s, from.add(i)), to.add(i));
+            } else {
+                E::store_first(s, load_first::<E, F, S>(s, from.add(i), left), to.add(i), left);
+            }
+        }
+        i += left;
+    }
+}
+
+/// Rounds `n` neighbouring elements.
+///
+/// # Safety
+/// As [`widen_line`].
+#[inline(always)]
+unsafe fn narrow_line<E: Element, F: Storage<E>, S: Simd>(
+    s: S,
+    from: *const E::T,
+    to: *mut F::Item,
+    n: usize,
+    stream: bool,
+) {
+    let size = size_of::<F::Item>();
+    let mut i = 0;
+    if stream {
+        i = (to.addr().wrapping_neg() % (E::WIDTH * size) / size).min(n);
+        if i > 0 {
+            // SAFETY: `i` is at most `n`, and less than a vector.
+            unsafe { store_first::<E, F, S>(s, E::load_first(s, from, i, E::ZERO), to, i) };
+        }
+        while i + E::WIDTH <= n {
+            // SAFETY: in range; `to + i` is aligned.
+            unsafe { F::stream(s, E::load(s, from.add(i)), to.add(i)) };
+            i += E::WIDTH;
+        }
+    }
+    while i + 2 * E::WIDTH <= n {
+        prefetch(to.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
+        // SAFETY: in range.
+        unsafe {
+            F::store(s, E::load(s, from.add(i)), to.add(i));
+            F::store(s, E::load(s, from.add(i + E::WIDTH)), to.add(i + E::WIDTH));
+        }
+        i += 2 * E::WIDTH;
+    }
+    while i < n {
+        let left = (n - i).min(E::WIDTH);
+        // SAFETY: `left` elements remain.
+        unsafe {
+            if left == E::WIDTH {
+                F::store(s, E::load(s, from.add(i)), to.add(i));
+            } else {
+                store_first::<E, F, S>(s, E::load_first(s, from.add(i), left, E::ZERO), to.add(i), left);
+            }
+        }
+        i += left;
+    }
+}
+
+impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        type E<T> = <T as Float>::Ops;
+        let width = <E<T> as Element>::WIDTH;
+        let Stage { piece: &Piece { shape, row, n, block, columns, .. }, view } = self;
+        let (len, inner) = (shape.len, shape.inner);
+        let start = view.row(row, inner).cast_const();
+        // SAFETY: the view has these rows, the block room for them.
+        unsafe {
+            if columns {
+                for c in 0..len {
+                    let line = start.wrapping_offset(c as isize * view.len);
+                    widen_line::<E<T>, F, S>(s, line, block.add(c * n), n);
+                }
+            } else if view.len == 1 && inner == 1 && view.outer == len as isize {
+                widen_line::<E<T>, F, S>(s, start, block, n * len);
+            } else if view.len == 1 {
+                for i in 0..n {
+                    let line = view.row(row + i, inner).cast_const();
+                    widen_line::<E<T>, F, S>(s, line, block.add(i * len), len);
+                }
+            } else if side_by_side(&view, shape, row, n) {
+                for c in (0..len).step_by(width) {
+                    let left = (len - c).min(width);
+                    for i in (0..n).step_by(width) {
+                        let rows = (n - i).min(width);
+                        let mut tile = [E::<T>::splat(s, E::<T>::ZERO); MAX_WIDTH];
+                        for (j, v) in tile.iter_mut().enumerate().take(left) {
+                            let p = start.wrapping_offset((c + j) as isize * view.len).wrapping_add(i);
+                            *v = if rows == width {
+                                F::load(s, p)
+                            } else {
+                                load_first::<E<T>, F, S>(s, p, rows)
+                            };
+                        }
+                        E::<T>::transpose(s, &mut tile[..width]);
+                        for (lane, &v) in tile.iter().enumerate().take(rows) {
+                            E::<T>::store_first(s, v, block.add((i + lane) * len + c), left);
+                        }
+                    }
+                }
+            } else {
+                for i in 0..n {
+                    let from = view.row(row + i, inner).cast_const();
+                    for c in (0..len).step_by(width) {
+                        let left = (len - c).min(width);
+                        let mut items = [F::Item::default(); MAX_WIDTH];
+                        for (j, item) in items.iter_mut().enumerate().take(left) {
+                            *item = from.wrapping_offset((c + j) as isize * view.len).read();
+                        }
+                        let v = F::load(s, items.as_ptr());
+                        E::<T>::store_first(s, v, block.add(i * len + c), left);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        type E<T> = <T as Float>::Ops;
+        let width = <E<T> as Element>::WIDTH;
+        let Unstage { piece: &Piece { shape, row, n, block, columns, .. }, view, stream } = self;
+        let (len, inner) = (shape.len, shape.inner);
+        let start = view.row(row, inner);
+        let block = block.cast_const();
+        // SAFETY: the view has these rows and may be written, the block holds them.
+        unsafe {
+            if columns {
+                for c in 0..len {
+                    let line = start.wrapping_offset(c as isize * view.len);
+                    narrow_line::<E<T>, F, S>(s, block.add(c * n), line, n, stream);
+                }
+            } else if view.len == 1 && inner == 1 && view.outer == len as isize {
+                narrow_line::<E<T>, F, S>(s, block, start, n * len, stream);
+            } else if view.len == 1 {
+                for i in 0..n {
+                    let line = view.row(row + i, inner);
+                    narrow_line::<E<T>, F, S>(s, block.add(i * len), line, len, stream);
+                }
+            } else if side_by_side(&view, shape, row, n) {
+                for c in (0..len).step_by(width) {
+                    let left = (len - c).min(width);
+                    for i in (0..n).step_by(width) {
+                        let rows = (n - i).min(width);
+                        let mut tile = [E::<T>::splat(s, E::<T>::ZERO); MAX_WIDTH];
+                        for (lane, v) in tile.iter_mut().enumerate().take(rows) {
+                            *v = E::<T>::load_first(s, block.add((i + lane) * len + c), left, E::<T>::ZERO);
+                        }
+                        E::<T>::transpose(s, &mut tile[..width]);
+                        for (j, &v) in tile.iter().enumerate().take(left) {
+                            let p = start.wrapping_offset((c + j) as isize * view.len).wrapping_add(i);
+                            if rows == width {
+                                F::store(s, v, p);
+                            } else {
+                                store_first::<E<T>, F, S>(s, v, p, rows);
+                            }
+                        }
+                    }
+                }
+            } else {
+                for i in 0..n {
+                    let to = view.row(row + i, inner);
+                    for c in (0..len).step_by(width) {
+                        let left = (len - c).min(width);
+                        let v = E::<T>::load_first(s, block.add(i * len + c), left, E::<T>::ZERO);
+                        let mut items = [F::Item::default(); MAX_WIDTH];
+                        F::store(s, v, items.as_mut_ptr());
+                        for (j, &item) in items.iter().enumerate().take(left) {
+                            to.wrapping_offset((c + j) as isize * view.len).write(item);
+                        }
+                    }
+                }
+            }
+        }
+        if stream {
+            s.fence();
+        }
+    }
+}
+
+// --- masks ---------------------------------------------------------------------------------------------
+
+/// Which elements count.
+#[derive(Clone, Copy)]
+pub(crate) struct Mask<T> {
+    /// A byte for each element, 0 where it does not count; strides may be 0.
+    pub(crate) view: View<u8>,
+    /// The results there.
+    pub(crate) fill: T,
+}
+
+/// The mask of a block: byte `i * row + c * class` is 0 where element `c` of its row `i` does not count.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockMask {
+    pub(crate) bytes: *const u8,
+    pub(crate) row: isize,
+    pub(crate) class: isize,
+}
+
+/// The mask of rows `row..row + n` in the order of their block: as it lies, or a copy in `to`.
+///
+/// # Safety
+/// The view has these rows; `to` gives room for `n * len` bytes. In columns, the rows have one step between them.
+unsafe fn stage_mask(
+    view: &View<u8>,
+    shape: Shape,
+    row: usize,
+    n: usize,
+    columns: bool,
+    to: impl FnOnce() -> *mut u8,
+) -> *const u8 {
+    let (len, inner) = (shape.len, shape.inner);
+    let start = view.row(row, inner);
+    let (lines, count) = if columns { (len, n) } else { (n, len) };
+    let step = match (columns, inner) {
+        (false, _) => view.len,
+        (true, 1) => view.outer,
+        (true, _) => view.inner,
+    };
+    let dense = !columns && inner == 1 && (n == 1 || view.outer == len as isize);
+    if dense && step == 1 {
+        return start;
+    }
+    let to = to();
+    for i in 0..lines {
+        let line =
+            if columns { start.wrapping_offset(i as isize * view.len) } else { view.row(row + i, inner) };
+        // SAFETY: the caller's promise: a line has `count` elements, and so has its copy.
+        unsafe {
+            let to = to.add(i * count);
+            match step {
+                1 => to.copy_from_nonoverlapping(line, count),
+                0 => to.write_bytes(line.read(), count),
+                _ => (0..count).for_each(|j| to.add(j).write(line.wrapping_offset(j as isize * step).read())),
+            }
+        }
+    }
+    to
+}
+
+/// Puts `fill` where the mask is 0.
+struct Fill<T> {
+    data: *mut T,
+    mask: *const u8,
+    n: usize,
+    fill: T,
+}
+
+impl<T: Float> Task for Fill<T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Fill { data, mask, n, fill } = self;
+        let width = <T::Ops as Element>::WIDTH;
+        let value = T::Ops::splat(s, fill);
+        let mut i = 0;
+        while i + width <= n {
+            // SAFETY: both have `n` elements.
+            unsafe {
+                let v =
+                    T::Ops::select(s, T::Ops::load_mask(s, mask.add(i)), T::Ops::load(s, data.add(i)), value);
+                T::Ops::store(s, v, data.add(i));
+            }
+            i += width;
+        }
+        while i < n {
+            // SAFETY: as above.
+            unsafe {
+                if mask.add(i).read() == 0 {
+                    data.add(i).write(fill);
+                }
+            }
+            i += 1;
+        }
+    }
+}
+
+// --- calls ---------------------------------------------------------------------------------------------
+
+/// What becomes of the results per row.
+pub(crate) enum Results<'a, T: Float> {
+    As(PerRow<'a, T>),
+    /// One element for each, in a format.
+    Stored(Operand<T>),
+}
+
+/// An operation on staged operands.
+pub(crate) struct Call<'a, T: Float> {
+    pub(crate) shape: Shape,
+    /// One or two.
+    pub(crate) x: &'a [Operand<T>],
+    /// Operands with one element for each row, two at most.
+    pub(crate) rows: &'a [Operand<T>],
+    pub(crate) out: Option<Operand<T>>,
+    pub(crate) results: Results<'a, T>,
+    pub(crate) mask: Option<Mask<T>>,
+    /// The results per element are written past the caches.
+    pub(crate) stream: bool,
+}
+
+// SAFETY: the views' memory is touched by one thread per row only; the caller of an operation vouches for it.
+unsafe impl<T: Float> Sync for Call<'_, T> {}
+
+/// What a kernel may need of a block beside the plan.
+pub(crate) struct Block<T> {
+    /// The operands with one element for each row; for an inner extent of 1.
+    pub(crate) rows: [View<T>; 2],
+    #[expect(dead_code, reason = "for kernels that count the elements under a mask")]
+    pub(crate) mask: Option<BlockMask>,
+}
+
+/// Runs a kernel over the given rows of a plan.
+pub(crate) type Run<'a, T> = dyn Fn(&Plan<'_, <T as Float>::Ops>, Range<usize>, &Block<T>) + Sync + 'a;
+
+/// A thread's scratch memory.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) x: [Buffer; 2],
+    pub(crate) out: Buffer,
+    rows: [Buffer; 2],
+    results: [Buffer; 2],
+    mask: Buffer,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    /// Lends the thread's memory to `work`.
+    pub(crate) fn with<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+        let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        let result = work(&mut scratch);
+        let Scratch { x: [x, y], out, mask, .. } = &mut *scratch;
+        for buffer in [x, y, out, mask] {
+            buffer.shrink();
+        }
+        // A thread that is being torn down keeps nothing.
+        let _ = SCRATCH.try_with(|cell| cell.set(Some(scratch)));
+        result
+    }
+}
+
+impl<T: Float> Call<'_, T> {
+    /// How many rows a block has.
+    fn block_rows(&self) -> usize {
+        let bytes = self.shape.len.max(1) * size_of::<T>();
+        let rows = BLOCK_BYTES / bytes;
+        let tall = bytes > TALL && self.x.iter().any(|x| x.view.len != 1);
+        if tall {
+            (TALL_BYTES / bytes).clamp(1, TOGETHER)
+        } else if rows >= GROUP {
+            rows / GROUP * GROUP
+        } else {
+            rows.max(1)
+        }
+    }
+
+    /// Computes the rows of a chunk. They need not be all of it for results other than sums.
+    ///
+    /// # Safety
+    /// The views are valid for the shape; no other thread touches the results of these rows.
+    pub(crate) unsafe fn run(
+        &self,
+        chunk: usize,
+        rows: Range<usize>,
+        run: &Run<'_, T>,
+        scratch: &mut Scratch,
+    ) {
+        let (shape, most) = (self.shape, self.block_rows());
+        let (len, inner) = (shape.len, shape.inner);
+        let keeps = !matches!(self.results, Results::As(PerRow::Nothing));
+        let results: *mut f64 = if keeps { scratch.results[0].get(rows.len()) } else { std::ptr::null_mut() };
+        let mut row = rows.start;
+        while row < rows.end {
+            let n = most.min(rows.end - row);
+            // Blocks of several inner extents are gathered: small ones only.
+            let n = if inner >= GROUP { n.min(inner - row % inner) } else { n };
+            let beside = |x: &Operand<T>| side_by_side(&x.view, shape, row, n);
+            let columns = len * size_of::<T>() <= TALL
+                && n > 1
+                && self.x.iter().all(beside)
+                && self.out.as_ref().is_none_or(beside);
+            // The block as an array of the whole batch, of which only these rows exist.
+            let view = |block: *mut T| {
+                let (outer, len) = if columns { (1, n as isize) } else { (len as isize, 1) };
+                let ptr = block.wrapping_offset(-(row as isize * outer));
+                View { ptr, outer, len, inner: 0, fresh: false }
+            };
+            // SAFETY: the caller's promise for all below; the blocks have room for the rows.
+            let mask = self.mask.as_ref().map(|mask| unsafe {
+                let memory = || scratch.mask.get(n * len);
+                stage_mask(&mask.view, shape, row, n, columns, memory)
+            });
+            let mut x = [std::ptr::null_mut(); 2];
+            for (i, operand) in self.x.iter().enumerate() {
+                let block = scratch.x[i].get(n * len);
+                (operand.format.stage)(&Piece { operand, shape, row, n, block, columns });
+                x[i] = block;
+            }
+            if let Some(mask) = mask {
+                dispatch(Fill { data: x[0], mask, n: n * len, fill: T::Ops::NEG_INF });
+            }
+            let apart = self.out.is_some() && len * size_of::<T>() <= APART_BYTES;
+            let out: *mut T = if apart { scratch.out.get(n * len) } else { x[0] };
+            let mut per_row =
+                [View { ptr: std::ptr::null_mut(), outer: 1, len: 0, inner: 0, fresh: false }; 2];
+            for (i, operand) in self.rows.iter().enumerate() {
+                let block = scratch.rows[i].get(n);
+                self.piece_of_rows(operand, row, n, block, |piece| (operand.format.stage)(piece));
+                per_row[i].ptr = block.wrapping_sub(row);
+            }
+            let wide = results.wrapping_add(row - rows.start);
+            let to = View { ptr: wide.wrapping_sub(row), outer: 1, len: 0, inner: 0, fresh: false };
+            let second = if self.x.len() == 2 { x[1] } else { x[0] };
+            let plan = Plan {
+                shape: Shape::rows(shape.batch(), len),
+                x: [view(x[0]), view(second)],
+                out: view(out),
+                per_row: if keeps { PerRow::Wide(to) } else { PerRow::Nothing },
+                stream: false,
+            };
+            let steps = if columns { (1, n as isize) } else { (len as isize, 1) };
+            let block_mask = mask.map(|bytes| BlockMask { bytes, row: steps.0, class: steps.1 });
+            run(&plan, row..row + n, &Block { rows: per_row, mask: block_mask });
+            if let Some(operand) = &self.out {
+                if let (Some(mask), Some(given)) = (mask, &self.mask) {
+                    dispatch(Fill { data: out, mask, n: n * len, fill: given.fill });
+                }
+                (operand.format.unstage)(&Piece { operand, shape, row, n, block: out, columns }, self.stream);
+            }
+            if let Results::Stored(operand) = &self.results {
+                let block: *mut T = scratch.results[1].get(n);
+                let view = View { ptr: block.wrapping_sub(row), outer: 1, len: 0, inner: 0, fresh: false };
+                dispatch(Put::<T> {
+                    per_row: &PerRow::Array(view),
+                    inner: 1,
+                    chunk,
+                    // SAFETY: the kernel has written one result for each row.
+                    results: unsafe { std::slice::from_raw_parts(wide, n) },
+                    first: row,
+                });
+                self.piece_of_rows(operand, row, n, block, |piece| (operand.format.unstage)(piece, false));
+            }
+            row += n;
+        }
+        if let (true, Results::As(per_row)) = (keeps, &self.results) {
+            // SAFETY: as above.
+            let results = unsafe { std::slice::from_raw_parts(results, rows.len()) };
+            dispatch(Put::<T> { per_row, inner, chunk, results, first: rows.start });
+        }
+    }
+
+    /// Calls `copy` with the piece of an operand that has one element for each row.
+    fn piece_of_rows(
+        &self,
+        operand: &Operand<T>,
+        row: usize,
+        n: usize,
+        block: *mut T,
+        copy: impl Fn(&Piece<'_, T>),
+    ) {
+        let shape = Shape { len: 1, ..self.shape };
+        let columns = side_by_side(&operand.view, shape, row, n);
+        let operand = &Operand { view: View { len: 1, ..operand.view }, format: operand.format };
+        copy(&Piece { operand, shape, row, n, block, columns });
+    }
+}
+
+/// [`put_per_row`] as a task.
+struct Put<'a, T: Float> {
+    per_row: &'a PerRow<'a, T>,
+    inner: usize,
+    chunk: usize,
+    results: &'a [f64],
+    first: usize,
+}
+
+impl<T: Float> Task for Put<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        put_per_row::<T::Ops, S>(s, self.per_row, self.inner, self.chunk, self.results, self.first);
+    }
+}
+
+/// Copies `n` elements that follow one another into `block`.
+///
+/// # Safety
+/// The operand has them, and `block` has room.
+pub(crate) unsafe fn stage_flat<T: Float>(operand: &Operand<T>, start: usize, n: usize, block: *mut T) {
+    let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
+    let shape = Shape { outer: 1, len: n, inner: 1 };
+    (operand.format.stage)(&Piece { operand, shape, row: 0, n: 1, block, columns: false });
+}
+
+/// The reverse of [`stage_flat`].
+///
+/// # Safety
+/// As [`stage_flat`]; the elements may be written.
+pub(crate) unsafe fn unstage_flat<T: Float>(
+    operand: &Operand<T>,
+    start: usize,
+    n: usize,
+    block: *mut T,
+    stream: bool,
+) {
+    let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
+    let shape = Shape { outer: 1, len: n, inner: 1 };
+    (operand.format.unstage)(&Piece { operand, shape, row: 0, n: 1, block, columns: false }, stream);
+}
+
+const _: () = assert!(TOGETHER * 2 == VECTOR_BYTES);
