@@ -255,9 +255,9 @@ impl Buffer {
         self.0.resize(lines, Line([0; 64]));
     }
 
-    /// Gives back memory that is too large to be kept between calls.
-    pub(crate) fn shrink(&mut self) {
-        if self.0.len() * 64 > KEPT_BYTES {
+    /// Gives the memory back if it is more than this.
+    pub(crate) fn keep(&mut self, bytes: usize) {
+        if self.0.len() * 64 > bytes {
             *self = Buffer::default();
         }
     }
@@ -294,7 +294,7 @@ impl Scratch {
 
     fn give_back(mut self: Box<Self>) {
         for buffer in [&mut self.stored].into_iter().chain(&mut self.tiles).chain(&mut self.gathered) {
-            buffer.shrink();
+            buffer.keep(KEPT_BYTES);
         }
         // A thread that is being torn down keeps nothing.
         let _ = SCRATCH.try_with(|cell| cell.set(Some(self)));

@@ -18,16 +18,22 @@ use crate::simd::{Simd, Task, VECTOR_BYTES, dispatch, prefetch};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Bytes of an operand's block.
-const BLOCK_BYTES: usize = 16 * 1024;
+/// Bytes of all blocks of a call together: half of a first-level cache, or more.
+const BLOCK_BYTES: usize = 24 * 1024;
 /// Columns are copied as such up to this many bytes of a row, as the walk takes them; beyond, they become rows.
 const TALL: usize = 4096;
 /// Long columns that are copied together: those of one cache line.
 const TOGETHER: usize = 32;
 /// Bytes of a block of long columns.
 const TALL_BYTES: usize = 256 * 1024;
+/// Rows from this many vectors on begin with a cache line of their block.
+const LINED: usize = 4;
 /// Rows beyond this many bytes have their results in place of the first operand.
 const APART_BYTES: usize = 1 << 20;
+/// Scratch memory that a thread keeps between calls: the blocks of rows of 128 Ki classes, as language models have them.
+const KEPT_BYTES: usize = 2 << 20;
+/// Bytes of a page of memory.
+const PAGE: usize = 4096;
 
 /// An array in one of the formats of `T`; strides count in its elements.
 pub(crate) struct Operand<T: Float> {
@@ -144,8 +150,9 @@ struct Piece<'a, T: Float> {
     row: usize,
     n: usize,
     block: *mut T,
-    /// Element `c` of row `i` of the block is at `c * n + i`; otherwise at `i * len + c`.
+    /// Element `c` of row `i` of the block is at `c * step + i`; otherwise at `i * step + c`.
     columns: bool,
+    step: usize,
 }
 
 impl<T: Float> Piece<'_, T> {
@@ -217,17 +224,17 @@ unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd>(
         }
         i += 2 * E::WIDTH;
     }
-    while i < n {
-        let left = (n - i).min(E::WIDTH);
-        // SAFETY: `left` elements remain.
-        unsafe {
-            if left == E::WIDTH {
-                E::store(s, F::load(s, from.add(i)), to.add(i));
-            } else {
-                E::store_first(s, load_first::<E, F, S>(s, from.add(i), left), to.add(i), left);
-            }
+    if i == n {
+        return;
+    }
+    // SAFETY: in range; fewer than two vectors remain, the last of which may begin with what is there already.
+    unsafe {
+        if n < E::WIDTH {
+            return E::store_first(s, load_first::<E, F, S>(s, from, n), to, n);
         }
-        i += left;
+        for i in [i.min(n - E::WIDTH), n - E::WIDTH] {
+            E::store(s, F::load(s, from.add(i)), to.add(i));
+        }
     }
 }
 
@@ -256,6 +263,14 @@ unsafe fn narrow_line<E: Element, F: Storage<E>, S: Simd>(
             unsafe { F::stream(s, E::load(s, from.add(i)), to.add(i)) };
             i += E::WIDTH;
         }
+        if i < n {
+            // SAFETY: less than a vector remains. (What was streamed is not written again.)
+            unsafe {
+                let rest = E::load_first(s, from.add(i), n - i, E::ZERO);
+                store_first::<E, F, S>(s, rest, to.add(i), n - i);
+            }
+        }
+        return;
     }
     while i + 2 * E::WIDTH <= n {
         prefetch(to.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
@@ -266,17 +281,17 @@ unsafe fn narrow_line<E: Element, F: Storage<E>, S: Simd>(
         }
         i += 2 * E::WIDTH;
     }
-    while i < n {
-        let left = (n - i).min(E::WIDTH);
-        // SAFETY: `left` elements remain.
-        unsafe {
-            if left == E::WIDTH {
-                F::store(s, E::load(s, from.add(i)), to.add(i));
-            } else {
-                store_first::<E, F, S>(s, E::load_first(s, from.add(i), left, E::ZERO), to.add(i), left);
-            }
+    if i == n {
+        return;
+    }
+    // SAFETY: as in `widen_line`.
+    unsafe {
+        if n < E::WIDTH {
+            return store_first::<E, F, S>(s, E::load_first(s, from, n, E::ZERO), to, n);
         }
-        i += left;
+        for i in [i.min(n - E::WIDTH), n - E::WIDTH] {
+            F::store(s, E::load(s, from.add(i)), to.add(i));
+        }
     }
 }
 
@@ -287,7 +302,7 @@ impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
     fn run<S: Simd>(self, s: S) {
         type E<T> = <T as Float>::Ops;
         let width = <E<T> as Element>::WIDTH;
-        let Stage { piece: &Piece { shape, row, n, block, columns, .. }, view } = self;
+        let Stage { piece: &Piece { shape, row, n, block, columns, step, .. }, view } = self;
         let (len, inner) = (shape.len, shape.inner);
         let start = view.row(row, inner).cast_const();
         // SAFETY: the view has these rows, the block room for them.
@@ -295,14 +310,14 @@ impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
             if columns {
                 for c in 0..len {
                     let line = start.wrapping_offset(c as isize * view.len);
-                    widen_line::<E<T>, F, S>(s, line, block.add(c * n), n);
+                    widen_line::<E<T>, F, S>(s, line, block.add(c * step), n);
                 }
-            } else if view.len == 1 && inner == 1 && view.outer == len as isize {
+            } else if view.len == 1 && inner == 1 && view.outer == len as isize && step == len {
                 widen_line::<E<T>, F, S>(s, start, block, n * len);
             } else if view.len == 1 {
                 for i in 0..n {
                     let line = view.row(row + i, inner).cast_const();
-                    widen_line::<E<T>, F, S>(s, line, block.add(i * len), len);
+                    widen_line::<E<T>, F, S>(s, line, block.add(i * step), len);
                 }
             } else if side_by_side(&view, shape, row, n) {
                 for c in (0..len).step_by(width) {
@@ -320,7 +335,7 @@ impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
                         }
                         E::<T>::transpose(s, &mut tile[..width]);
                         for (lane, &v) in tile.iter().enumerate().take(rows) {
-                            E::<T>::store_first(s, v, block.add((i + lane) * len + c), left);
+                            E::<T>::store_first(s, v, block.add((i + lane) * step + c), left);
                         }
                     }
                 }
@@ -334,7 +349,7 @@ impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
                             *item = from.wrapping_offset((c + j) as isize * view.len).read();
                         }
                         let v = F::load(s, items.as_ptr());
-                        E::<T>::store_first(s, v, block.add(i * len + c), left);
+                        E::<T>::store_first(s, v, block.add(i * step + c), left);
                     }
                 }
             }
@@ -349,7 +364,7 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
     fn run<S: Simd>(self, s: S) {
         type E<T> = <T as Float>::Ops;
         let width = <E<T> as Element>::WIDTH;
-        let Unstage { piece: &Piece { shape, row, n, block, columns, .. }, view, stream } = self;
+        let Unstage { piece: &Piece { shape, row, n, block, columns, step, .. }, view, stream } = self;
         let (len, inner) = (shape.len, shape.inner);
         let start = view.row(row, inner);
         let block = block.cast_const();
@@ -358,14 +373,14 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
             if columns {
                 for c in 0..len {
                     let line = start.wrapping_offset(c as isize * view.len);
-                    narrow_line::<E<T>, F, S>(s, block.add(c * n), line, n, stream);
+                    narrow_line::<E<T>, F, S>(s, block.add(c * step), line, n, stream);
                 }
-            } else if view.len == 1 && inner == 1 && view.outer == len as isize {
+            } else if view.len == 1 && inner == 1 && view.outer == len as isize && step == len {
                 narrow_line::<E<T>, F, S>(s, block, start, n * len, stream);
             } else if view.len == 1 {
                 for i in 0..n {
                     let line = view.row(row + i, inner);
-                    narrow_line::<E<T>, F, S>(s, block.add(i * len), line, len, stream);
+                    narrow_line::<E<T>, F, S>(s, block.add(i * step), line, len, stream);
                 }
             } else if side_by_side(&view, shape, row, n) {
                 for c in (0..len).step_by(width) {
@@ -374,7 +389,7 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
                         let rows = (n - i).min(width);
                         let mut tile = [E::<T>::splat(s, E::<T>::ZERO); MAX_WIDTH];
                         for (lane, v) in tile.iter_mut().enumerate().take(rows) {
-                            *v = E::<T>::load_first(s, block.add((i + lane) * len + c), left, E::<T>::ZERO);
+                            *v = E::<T>::load_first(s, block.add((i + lane) * step + c), left, E::<T>::ZERO);
                         }
                         E::<T>::transpose(s, &mut tile[..width]);
                         for (j, &v) in tile.iter().enumerate().take(left) {
@@ -392,7 +407,7 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
                     let to = view.row(row + i, inner);
                     for c in (0..len).step_by(width) {
                         let left = (len - c).min(width);
-                        let v = E::<T>::load_first(s, block.add(i * len + c), left, E::<T>::ZERO);
+                        let v = E::<T>::load_first(s, block.add(i * step + c), left, E::<T>::ZERO);
                         let mut items = [F::Item::default(); MAX_WIDTH];
                         F::store(s, v, items.as_mut_ptr());
                         for (j, &item) in items.iter().enumerate().take(left) {
@@ -427,31 +442,28 @@ pub(crate) struct BlockMask {
     pub(crate) class: isize,
 }
 
-/// The mask of rows `row..row + n` in the order of their block: as it lies, or a copy in `to`.
+/// The mask of rows `row..row + n`: as it lies where the lines of the block (rows, or with `columns` classes) are lines
+/// of neighbours there, otherwise a copy.
 ///
 /// # Safety
-/// The view has these rows; `to` gives room for `n * len` bytes. In columns, the rows have one step between them.
+/// The view has these rows. In columns there is one step between them.
 unsafe fn stage_mask(
     view: &View<u8>,
     shape: Shape,
     row: usize,
     n: usize,
     columns: bool,
-    to: impl FnOnce() -> *mut u8,
-) -> *const u8 {
+    memory: &mut Buffer,
+) -> BlockMask {
     let (len, inner) = (shape.len, shape.inner);
     let start = view.row(row, inner);
-    let (lines, count) = if columns { (len, n) } else { (n, len) };
-    let step = match (columns, inner) {
-        (false, _) => view.len,
-        (true, 1) => view.outer,
-        (true, _) => view.inner,
-    };
-    let dense = !columns && inner == 1 && (n == 1 || view.outer == len as isize);
-    if dense && step == 1 {
-        return start;
+    let evenly = n == 1 || inner == 1 || row % inner + n <= inner;
+    let rows = if inner == 1 { view.outer } else { view.inner };
+    let (lines, count, step) = if columns { (len, n, rows) } else { (n, len, view.len) };
+    if step == 1 && evenly {
+        return BlockMask { bytes: start, row: rows, class: view.len };
     }
-    let to = to();
+    let to: *mut u8 = memory.get(lines * count);
     for i in 0..lines {
         let line =
             if columns { start.wrapping_offset(i as isize * view.len) } else { view.row(row + i, inner) };
@@ -465,14 +477,18 @@ unsafe fn stage_mask(
             }
         }
     }
-    to
+    let (row, class) = if columns { (1, n) } else { (len, 1) };
+    BlockMask { bytes: to, row: row as isize, class: class as isize }
 }
 
-/// Puts `fill` where the mask is 0.
+/// Puts `fill` into a block where its mask is 0: `lines` times `count` elements, `step` from line to line.
 struct Fill<T> {
     data: *mut T,
+    step: usize,
     mask: *const u8,
-    n: usize,
+    mask_step: isize,
+    lines: usize,
+    count: usize,
     fill: T,
 }
 
@@ -481,27 +497,32 @@ impl<T: Float> Task for Fill<T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Fill { data, mask, n, fill } = self;
+        let Fill { step, mask_step, lines, count, fill, .. } = self;
         let width = <T::Ops as Element>::WIDTH;
         let value = T::Ops::splat(s, fill);
-        let mut i = 0;
-        while i + width <= n {
-            // SAFETY: both have `n` elements.
-            unsafe {
-                let v =
-                    T::Ops::select(s, T::Ops::load_mask(s, mask.add(i)), T::Ops::load(s, data.add(i)), value);
-                T::Ops::store(s, v, data.add(i));
-            }
-            i += width;
-        }
-        while i < n {
-            // SAFETY: as above.
-            unsafe {
-                if mask.add(i).read() == 0 {
-                    data.add(i).write(fill);
+        for line in 0..lines {
+            let data = self.data.wrapping_add(line * step);
+            let mask = self.mask.wrapping_offset(line as isize * mask_step);
+            let mut i = 0;
+            while i + width <= count {
+                prefetch(mask.wrapping_add(i + AHEAD_BYTES));
+                // SAFETY: both lines have `count` elements.
+                unsafe {
+                    let v = T::Ops::load(s, data.add(i));
+                    let v = T::Ops::select(s, T::Ops::load_mask(s, mask.add(i)), v, value);
+                    T::Ops::store(s, v, data.add(i));
                 }
+                i += width;
             }
-            i += 1;
+            while i < count {
+                // SAFETY: as above.
+                unsafe {
+                    if mask.add(i).read() == 0 {
+                        data.add(i).write(fill);
+                    }
+                }
+                i += 1;
+            }
         }
     }
 }
@@ -546,8 +567,7 @@ pub(crate) type Run<'a, T> = dyn Fn(&Plan<'_, <T as Float>::Ops>, Range<usize>, 
 /// A thread's scratch memory.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    pub(crate) x: [Buffer; 2],
-    pub(crate) out: Buffer,
+    blocks: Buffer,
     rows: [Buffer; 2],
     results: [Buffer; 2],
     mask: Buffer,
@@ -562,13 +582,20 @@ impl Scratch {
     pub(crate) fn with<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
         let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
         let result = work(&mut scratch);
-        let Scratch { x: [x, y], out, mask, .. } = &mut *scratch;
-        for buffer in [x, y, out, mask] {
-            buffer.shrink();
-        }
+        scratch.blocks.keep(KEPT_BYTES);
+        scratch.mask.keep(KEPT_BYTES);
         // A thread that is being torn down keeps nothing.
         let _ = SCRATCH.try_with(|cell| cell.set(Some(scratch)));
         result
+    }
+
+    /// Memory for `COUNT` blocks of `n` elements. No element lies a whole number of pages behind one of the same index,
+    /// nor a little more: the processor would take a load for one of what was just stored.
+    #[inline(always)]
+    pub(crate) fn blocks<T, const COUNT: usize>(&mut self, n: usize) -> [*mut T; COUNT] {
+        let bytes = (n * size_of::<T>()).next_multiple_of(PAGE) + PAGE / 2 - VECTOR_BYTES;
+        let start: *mut u8 = self.blocks.get(bytes * COUNT);
+        std::array::from_fn(|i| start.wrapping_add(i * bytes).cast())
     }
 }
 
@@ -576,7 +603,8 @@ impl<T: Float> Call<'_, T> {
     /// How many rows a block has.
     fn block_rows(&self) -> usize {
         let bytes = self.shape.len.max(1) * size_of::<T>();
-        let rows = BLOCK_BYTES / bytes;
+        let count = self.x.len() + usize::from(self.out.is_some());
+        let rows = BLOCK_BYTES / (count * bytes);
         let tall = bytes > TALL && self.x.iter().any(|x| x.view.len != 1);
         if tall {
             (TALL_BYTES / bytes).clamp(1, TOGETHER)
@@ -602,6 +630,7 @@ impl<T: Float> Call<'_, T> {
         let (len, inner) = (shape.len, shape.inner);
         let keeps = !matches!(self.results, Results::As(PerRow::Nothing));
         let results: *mut f64 = if keeps { scratch.results[0].get(rows.len()) } else { std::ptr::null_mut() };
+        let apart = self.out.is_some() && len * size_of::<T>() <= APART_BYTES;
         let mut row = rows.start;
         while row < rows.end {
             let n = most.min(rows.end - row);
@@ -612,28 +641,44 @@ impl<T: Float> Call<'_, T> {
                 && n > 1
                 && self.x.iter().all(beside)
                 && self.out.as_ref().is_none_or(beside);
+            let line = VECTOR_BYTES / size_of::<T>();
+            let step = match columns {
+                true => n,
+                false if len >= LINED * line => len.next_multiple_of(line),
+                false => len,
+            };
+            let (lines, count) = if columns { (len, n) } else { (n, len) };
             // The block as an array of the whole batch, of which only these rows exist.
             let view = |block: *mut T| {
-                let (outer, len) = if columns { (1, n as isize) } else { (len as isize, 1) };
+                let (outer, len) = if columns { (1, step as isize) } else { (step as isize, 1) };
                 let ptr = block.wrapping_offset(-(row as isize * outer));
                 View { ptr, outer, len, inner: 0, fresh: false }
             };
+            let masked = |data: *mut T, mask: &BlockMask, fill: T| {
+                let mask_step = if columns { mask.class } else { mask.row };
+                dispatch(Fill { data, step, mask: mask.bytes, mask_step, lines, count, fill });
+            };
             // SAFETY: the caller's promise for all below; the blocks have room for the rows.
-            let mask = self.mask.as_ref().map(|mask| unsafe {
-                let memory = || scratch.mask.get(n * len);
-                stage_mask(&mask.view, shape, row, n, columns, memory)
-            });
-            let mut x = [std::ptr::null_mut(); 2];
-            for (i, operand) in self.x.iter().enumerate() {
-                let block = scratch.x[i].get(n * len);
-                (operand.format.stage)(&Piece { operand, shape, row, n, block, columns });
-                x[i] = block;
+            let mask = self
+                .mask
+                .as_ref()
+                .map(|mask| unsafe { stage_mask(&mask.view, shape, row, n, columns, &mut scratch.mask) });
+            let blocks = self.x.len() + usize::from(apart);
+            let x: [*mut T; 3] = match blocks {
+                1 => scratch.blocks::<T, 1>(lines * step).map(|block| [block; 3])[0],
+                2 => {
+                    let [x, y] = scratch.blocks(lines * step);
+                    [x, y, y]
+                }
+                _ => scratch.blocks(lines * step),
+            };
+            for (operand, &block) in self.x.iter().zip(&x) {
+                (operand.format.stage)(&Piece { operand, shape, row, n, block, columns, step });
             }
-            if let Some(mask) = mask {
-                dispatch(Fill { data: x[0], mask, n: n * len, fill: T::Ops::NEG_INF });
+            if let Some(mask) = &mask {
+                masked(x[0], mask, T::Ops::NEG_INF);
             }
-            let apart = self.out.is_some() && len * size_of::<T>() <= APART_BYTES;
-            let out: *mut T = if apart { scratch.out.get(n * len) } else { x[0] };
+            let out: *mut T = if apart { x[blocks - 1] } else { x[0] };
             let mut per_row =
                 [View { ptr: std::ptr::null_mut(), outer: 1, len: 0, inner: 0, fresh: false }; 2];
             for (i, operand) in self.rows.iter().enumerate() {
@@ -651,14 +696,15 @@ impl<T: Float> Call<'_, T> {
                 per_row: if keeps { PerRow::Wide(to) } else { PerRow::Nothing },
                 stream: false,
             };
-            let steps = if columns { (1, n as isize) } else { (len as isize, 1) };
-            let block_mask = mask.map(|bytes| BlockMask { bytes, row: steps.0, class: steps.1 });
-            run(&plan, row..row + n, &Block { rows: per_row, mask: block_mask });
+            run(&plan, row..row + n, &Block { rows: per_row, mask });
             if let Some(operand) = &self.out {
-                if let (Some(mask), Some(given)) = (mask, &self.mask) {
-                    dispatch(Fill { data: out, mask, n: n * len, fill: given.fill });
+                if let (Some(mask), Some(Mask { fill, .. })) = (&mask, &self.mask) {
+                    masked(out, mask, *fill);
                 }
-                (operand.format.unstage)(&Piece { operand, shape, row, n, block: out, columns }, self.stream);
+                (operand.format.unstage)(
+                    &Piece { operand, shape, row, n, block: out, columns, step },
+                    self.stream,
+                );
             }
             if let Results::Stored(operand) = &self.results {
                 let block: *mut T = scratch.results[1].get(n);
@@ -694,7 +740,7 @@ impl<T: Float> Call<'_, T> {
         let shape = Shape { len: 1, ..self.shape };
         let columns = side_by_side(&operand.view, shape, row, n);
         let operand = &Operand { view: View { len: 1, ..operand.view }, format: operand.format };
-        copy(&Piece { operand, shape, row, n, block, columns });
+        copy(&Piece { operand, shape, row, n, block, columns, step: if columns { n } else { 1 } });
     }
 }
 
@@ -723,7 +769,7 @@ impl<T: Float> Task for Put<'_, T> {
 pub(crate) unsafe fn stage_flat<T: Float>(operand: &Operand<T>, start: usize, n: usize, block: *mut T) {
     let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
     let shape = Shape { outer: 1, len: n, inner: 1 };
-    (operand.format.stage)(&Piece { operand, shape, row: 0, n: 1, block, columns: false });
+    (operand.format.stage)(&Piece { operand, shape, row: 0, n: 1, block, columns: false, step: n });
 }
 
 /// The reverse of [`stage_flat`].
@@ -739,7 +785,7 @@ pub(crate) unsafe fn unstage_flat<T: Float>(
 ) {
     let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
     let shape = Shape { outer: 1, len: n, inner: 1 };
-    (operand.format.unstage)(&Piece { operand, shape, row: 0, n: 1, block, columns: false }, stream);
+    (operand.format.unstage)(&Piece { operand, shape, row: 0, n: 1, block, columns: false, step: n }, stream);
 }
 
 const _: () = assert!(TOGETHER * 2 == VECTOR_BYTES);

@@ -338,7 +338,7 @@ pub(crate) unsafe fn squared_error_all<T: Float>(
     let (all, operands) = (&sums, &Operands(p, t));
     let piece = |start: usize, n: usize, scratch: &mut Scratch| {
         let Operands(p, t) = operands;
-        let (a, b): (*mut T, *mut T) = (scratch.x[0].get(CHUNK), scratch.x[1].get(CHUNK));
+        let [a, b]: [*mut T; 2] = scratch.blocks(CHUNK);
         // SAFETY: the operands have these elements, the buffers room for a chunk.
         unsafe {
             stage_flat(p, start, n, a);

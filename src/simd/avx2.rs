@@ -454,10 +454,6 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn to_f16(self, v: [__m256; 2]) -> __m256i {
-        // The positive NaN becomes the positive NaN.
-        let nan = self.splat(f32::from_bits(0x7fc0_0000));
-        let unordered = both!(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-        let v = both!(_mm256_blendv_ps(v, nan, unordered));
         let [low, high] = both!(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
         isa!(_mm256_set_m128i(high, low))
     }
@@ -470,9 +466,6 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn to_bf16(self, v: [__m256; 2]) -> __m256i {
-        let nan = self.splat(f32::from_bits(0x7fc0_0000));
-        let unordered = both!(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-        let v = both!(_mm256_blendv_ps(v, nan, unordered));
         let (one, most) = ([isa!(_mm256_set1_epi32(1)); 2], [isa!(_mm256_set1_epi32(0x7fff)); 2]);
         let bits = both!(_mm256_castps_si256(v));
         let last = both!(_mm256_srli_epi32::<16>(bits));

@@ -351,9 +351,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn to_f16(self, v: __m512) -> __m256i {
-        let nan = isa!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v));
-        let rounded = isa!(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v));
-        isa!(_mm256_mask_mov_epi16(rounded, nan, _mm256_set1_epi16(0x7e00)))
+        isa!(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
     }
     #[inline(always)]
     fn from_bf16(self, v: __m256i) -> __m512 {
@@ -361,12 +359,11 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn to_bf16(self, v: __m512) -> __m256i {
-        let nan = isa!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v));
         let bits = isa!(_mm512_castps_si512(v));
-        let odd = isa!(_mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1)));
-        let rounded = isa!(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd));
-        let rounded = isa!(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)));
-        isa!(_mm256_mask_mov_epi16(rounded, nan, _mm256_set1_epi16(0x7fc0)))
+        let odd = isa!(_mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000)));
+        let rounded = isa!(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)));
+        let rounded = isa!(_mm512_mask_add_epi32(rounded, odd, rounded, _mm512_set1_epi32(1)));
+        isa!(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)))
     }
     #[inline(always)]
     fn split_exponent(self, v: __m512d) -> (__m512d, __m512d) {

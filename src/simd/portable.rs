@@ -236,8 +236,7 @@ impl Simd for Portable {
     fn to_bf16(self, v: [f32; 16]) -> [u16; 16] {
         v.map(|v| {
             let bits = v.to_bits();
-            let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
-            if v.is_nan() { 0x7fc0 } else { rounded }
+            (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
         })
     }
     #[inline(always)]
