@@ -31,6 +31,7 @@ use std::ops::Range;
 type Answer = PyResult<Py<PyAny>>;
 type Object<'a, 'py> = &'a Bound<'py, PyAny>;
 
+const BOOL: c_int = 0;
 const FLOAT: c_int = 11;
 const DOUBLE: c_int = 12;
 const HALF: c_int = 23;
@@ -138,6 +139,7 @@ impl<'a> Array<'a> {
             Some(LabelType::I16 | LabelType::U16) => 2,
             Some(LabelType::I32 | LabelType::U32) => 4,
             Some(LabelType::I64 | LabelType::U64) => 8,
+            None if self.type_num == BOOL => 1,
             None if self.type_num == FLOAT => 4,
             None if self.type_num == HALF || self.type_num >= USER => 2,
             None => 8,
@@ -350,8 +352,9 @@ macro_rules! output {
     };
 }
 
-// (Here, where it sees the macros.)
+// (Here, where they see the macros.)
 mod half;
+mod masked;
 
 /// An operation of one array operand and a result per element.
 #[inline]
@@ -1275,6 +1278,9 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(mse_loss, m)?,
         wrap_pyfunction!(mse_loss_value_and_grad, m)?,
         wrap_pyfunction!(classification_error, m)?,
+        wrap_pyfunction!(masked::softmax_masked, m)?,
+        wrap_pyfunction!(masked::log_softmax_masked, m)?,
+        wrap_pyfunction!(masked::logsumexp_masked, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,
