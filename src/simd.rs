@@ -128,14 +128,14 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     /// `p` is valid for writing 16 elements and aligned to their 32 bytes.
     unsafe fn stream_halves(self, v: Self::Halves, p: *mut u16);
     /// Numbers of binary16 (5 bits of exponent), exactly.
-    fn from_f16(self, v: Self::Halves) -> <Self as Lanes<f32>>::V;
+    fn widen_f16(self, v: Self::Halves) -> <Self as Lanes<f32>>::V;
     /// Rounded to binary16, to nearest even. A NaN must be the canonical one, and so is the result, `0x7e00`.
-    fn to_f16(self, v: <Self as Lanes<f32>>::V) -> Self::Halves;
+    fn narrow_f16(self, v: <Self as Lanes<f32>>::V) -> Self::Halves;
     /// Numbers of bfloat16 (the upper half of an `f32`), exactly.
-    fn from_bf16(self, v: Self::Halves) -> <Self as Lanes<f32>>::V;
+    fn widen_bf16(self, v: Self::Halves) -> <Self as Lanes<f32>>::V;
     /// Rounded to bfloat16, to nearest even, by integer arithmetic: the processors' own instruction takes subnormal
     /// numbers for zero. A NaN must be the canonical one, and so is the result, `0x7fc0`.
-    fn to_bf16(self, v: <Self as Lanes<f32>>::V) -> Self::Halves;
+    fn narrow_bf16(self, v: <Self as Lanes<f32>>::V) -> Self::Halves;
     /// `(m, k)` with `v = m * 2^k` and `1 <= m < 2`, for lanes that are positive and normal; other lanes
     /// give anything.
     fn split_exponent(self, v: <Self as Lanes<f64>>::V)

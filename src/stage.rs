@@ -28,6 +28,8 @@ const TOGETHER: usize = 32;
 const TALL_BYTES: usize = 256 * 1024;
 /// Rows from this many vectors on begin with a cache line of their block.
 const LINED: usize = 4;
+/// Shorter lines of a mask are copied, so that they follow one another as the block's do.
+const SHORT_LINE: usize = 64;
 /// Rows beyond this many bytes have their results in place of the first operand.
 const APART_BYTES: usize = 1 << 20;
 /// Scratch memory that a thread keeps between calls: the blocks of rows of 128 Ki classes, as language models have them.
@@ -59,24 +61,26 @@ impl<T: Float> Operand<T> {
 pub(crate) struct Format<T: Float> {
     /// Bytes of an element.
     pub(crate) size: usize,
+    /// Results can go where they belong without a copy.
+    native: bool,
     stage: fn(&Piece<'_, T>),
     unstage: fn(&Piece<'_, T>, bool),
 }
 
 impl<T: Float> Format<T> {
     /// As `T` itself.
-    pub(crate) const NATIVE: &'static Format<T> = &Format::of::<Native>(size_of::<T>());
+    pub(crate) const NATIVE: &'static Format<T> = &Format::of::<Native>(size_of::<T>(), true);
 
-    const fn of<F: Storage<T::Ops>>(size: usize) -> Format<T> {
-        Format { size, stage: stage::<T, F>, unstage: unstage::<T, F> }
+    const fn of<F: Storage<T::Ops>>(size: usize, native: bool) -> Format<T> {
+        Format { size, native, stage: stage::<T, F>, unstage: unstage::<T, F> }
     }
 }
 
 impl Format<f32> {
     /// binary16: 5 bits of exponent.
-    pub(crate) const F16: &'static Format<f32> = &Format::of::<F16>(2);
+    pub(crate) const F16: &'static Format<f32> = &Format::of::<F16>(2, false);
     /// bfloat16: the upper half of an `f32`.
-    pub(crate) const BF16: &'static Format<f32> = &Format::of::<Bf16>(2);
+    pub(crate) const BF16: &'static Format<f32> = &Format::of::<Bf16>(2, false);
 }
 
 /// The vectors of a format.
@@ -141,7 +145,7 @@ macro_rules! halves {
         }
     )+};
 }
-halves! { F16: from_f16, to_f16; Bf16: from_bf16, to_bf16; }
+halves! { F16: widen_f16, narrow_f16; Bf16: widen_bf16, narrow_bf16; }
 
 /// Rows `row..row + n` of an operand, and the block that they are copied to or from.
 struct Piece<'a, T: Float> {
@@ -153,6 +157,8 @@ struct Piece<'a, T: Float> {
     /// Element `c` of row `i` of the block is at `c * step + i`; otherwise at `i * step + c`.
     columns: bool,
     step: usize,
+    /// The mask of each line of the block, and the step from one to the next; for lines of neighbours only.
+    mask: Option<(*const u8, isize)>,
 }
 
 impl<T: Float> Piece<'_, T> {
@@ -203,24 +209,46 @@ unsafe fn store_first<E: Element, F: Storage<E>, S: Simd>(s: S, v: E::V<S>, p: *
     unsafe { p.copy_from_nonoverlapping(items.as_ptr(), n) };
 }
 
-/// Converts `n` neighbouring items.
+/// Asks for the two vectors of items at `p` to be brought near.
+#[inline(always)]
+fn prefetch_pair<E: Element, I>(p: *const I) {
+    let ahead = p.wrapping_byte_add(AHEAD_BYTES);
+    prefetch(ahead);
+    if 2 * E::WIDTH * size_of::<I>() > VECTOR_BYTES {
+        prefetch(ahead.wrapping_byte_add(VECTOR_BYTES));
+    }
+}
+
+/// Converts `n` neighbouring items; with `MASK`, those whose byte of the mask is 0 become -inf.
 ///
 /// # Safety
-/// `from` is valid for reading and `to` for writing `n` elements.
+/// `from` is valid for reading and `to` for writing `n` elements; with `MASK`, `mask` for reading as many.
 #[inline(always)]
-unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd>(
+unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool>(
     s: S,
     from: *const F::Item,
     to: *mut E::T,
     n: usize,
+    mask: *const u8,
 ) {
+    let low = E::splat(s, E::NEG_INF);
+    macro_rules! convert {
+        ($i:expr) => {
+            let v = F::load(s, from.add($i));
+            let v = if MASK { E::select(s, E::load_mask(s, mask.add($i)), v, low) } else { v };
+            E::store(s, v, to.add($i));
+        };
+    }
     let mut i = 0;
     while i + 2 * E::WIDTH <= n {
-        prefetch(from.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
+        prefetch_pair::<E, _>(from.wrapping_add(i));
+        if MASK {
+            prefetch(mask.wrapping_add(i + AHEAD_BYTES));
+        }
         // SAFETY: in range.
         unsafe {
-            E::store(s, F::load(s, from.add(i)), to.add(i));
-            E::store(s, F::load(s, from.add(i + E::WIDTH)), to.add(i + E::WIDTH));
+            convert!(i);
+            convert!(i + E::WIDTH);
         }
         i += 2 * E::WIDTH;
     }
@@ -230,10 +258,16 @@ unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd>(
     // SAFETY: in range; fewer than two vectors remain, the last of which may begin with what is there already.
     unsafe {
         if n < E::WIDTH {
-            return E::store_first(s, load_first::<E, F, S>(s, from, n), to, n);
+            let mut v = load_first::<E, F, S>(s, from, n);
+            if MASK {
+                let mut bytes = [0; MAX_WIDTH];
+                mask.copy_to_nonoverlapping(bytes.as_mut_ptr(), n);
+                v = E::select(s, E::load_mask(s, bytes.as_ptr()), v, low);
+            }
+            return E::store_first(s, v, to, n);
         }
         for i in [i.min(n - E::WIDTH), n - E::WIDTH] {
-            E::store(s, F::load(s, from.add(i)), to.add(i));
+            convert!(i);
         }
     }
 }
@@ -273,7 +307,7 @@ unsafe fn narrow_line<E: Element, F: Storage<E>, S: Simd>(
         return;
     }
     while i + 2 * E::WIDTH <= n {
-        prefetch(to.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
+        prefetch_pair::<E, _>(to.wrapping_add(i).cast_const());
         // SAFETY: in range.
         unsafe {
             F::store(s, E::load(s, from.add(i)), to.add(i));
@@ -300,24 +334,35 @@ impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        if self.piece.mask.is_some() { self.copy::<S, true>(s) } else { self.copy::<S, false>(s) }
+    }
+}
+
+impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
+    #[inline(always)]
+    fn copy<S: Simd, const MASK: bool>(self, s: S) {
         type E<T> = <T as Float>::Ops;
         let width = <E<T> as Element>::WIDTH;
-        let Stage { piece: &Piece { shape, row, n, block, columns, step, .. }, view } = self;
+        let Stage { piece: &Piece { shape, row, n, block, columns, step, mask, .. }, view } = self;
         let (len, inner) = (shape.len, shape.inner);
         let start = view.row(row, inner).cast_const();
+        let (mask, mask_step) = mask.unwrap_or((std::ptr::null(), len as isize));
+        let flat = inner == 1 && view.outer == len as isize && step == len && mask_step == len as isize;
         // SAFETY: the view has these rows, the block room for them.
         unsafe {
             if columns {
                 for c in 0..len {
                     let line = start.wrapping_offset(c as isize * view.len);
-                    widen_line::<E<T>, F, S>(s, line, block.add(c * step), n);
+                    let mask = mask.wrapping_offset(c as isize * mask_step);
+                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(c * step), n, mask);
                 }
-            } else if view.len == 1 && inner == 1 && view.outer == len as isize && step == len {
-                widen_line::<E<T>, F, S>(s, start, block, n * len);
+            } else if view.len == 1 && flat {
+                widen_line::<E<T>, F, S, MASK>(s, start, block, n * len, mask);
             } else if view.len == 1 {
                 for i in 0..n {
                     let line = view.row(row + i, inner).cast_const();
-                    widen_line::<E<T>, F, S>(s, line, block.add(i * step), len);
+                    let mask = mask.wrapping_offset(i as isize * mask_step);
+                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(i * step), len, mask);
                 }
             } else if side_by_side(&view, shape, row, n) {
                 for c in (0..len).step_by(width) {
@@ -430,7 +475,7 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
 pub(crate) struct Mask<T> {
     /// A byte for each element, 0 where it does not count; strides may be 0.
     pub(crate) view: View<u8>,
-    /// The results there.
+    /// The results there: what the kernel makes of -inf, but in rows that are NaN throughout.
     pub(crate) fill: T,
 }
 
@@ -460,7 +505,8 @@ unsafe fn stage_mask(
     let evenly = n == 1 || inner == 1 || row % inner + n <= inner;
     let rows = if inner == 1 { view.outer } else { view.inner };
     let (lines, count, step) = if columns { (len, n, rows) } else { (n, len, view.len) };
-    if step == 1 && evenly {
+    let spread = if columns { view.len } else { rows };
+    if step == 1 && evenly && (count >= SHORT_LINE || spread == count as isize) {
         return BlockMask { bytes: start, row: rows, class: view.len };
     }
     let to: *mut u8 = memory.get(lines * count);
@@ -481,10 +527,10 @@ unsafe fn stage_mask(
     BlockMask { bytes: to, row: row as isize, class: class as isize }
 }
 
-/// Puts `fill` into a block where its mask is 0: `lines` times `count` elements, `step` from line to line.
+/// Puts `fill` where the mask is 0: `lines` times `count` elements, with steps from line to line.
 struct Fill<T> {
     data: *mut T,
-    step: usize,
+    step: isize,
     mask: *const u8,
     mask_step: isize,
     lines: usize,
@@ -497,31 +543,35 @@ impl<T: Float> Task for Fill<T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Fill { step, mask_step, lines, count, fill, .. } = self;
+        let Fill { step, mask_step, fill, .. } = self;
+        let flat = step == self.count as isize && step == mask_step;
+        let (lines, count) = if flat { (1, self.lines * self.count) } else { (self.lines, self.count) };
         let width = <T::Ops as Element>::WIDTH;
         let value = T::Ops::splat(s, fill);
-        for line in 0..lines {
-            let data = self.data.wrapping_add(line * step);
-            let mask = self.mask.wrapping_offset(line as isize * mask_step);
+        for line in 0..lines as isize {
+            let data = self.data.wrapping_offset(line * step);
+            let mask = self.mask.wrapping_offset(line * mask_step);
             let mut i = 0;
-            while i + width <= count {
-                prefetch(mask.wrapping_add(i + AHEAD_BYTES));
-                // SAFETY: both lines have `count` elements.
-                unsafe {
-                    let v = T::Ops::load(s, data.add(i));
-                    let v = T::Ops::select(s, T::Ops::load_mask(s, mask.add(i)), v, value);
-                    T::Ops::store(s, v, data.add(i));
-                }
-                i += width;
-            }
             while i < count {
+                if count < width {
+                    // SAFETY: both lines have `count` elements.
+                    unsafe {
+                        let v = data.add(i).read();
+                        data.add(i).write(if mask.add(i).read() == 0 { fill } else { v });
+                    }
+                    i += 1;
+                    continue;
+                }
+                // The last vector may begin with what is done already.
+                let at = i.min(count - width);
+                prefetch(mask.wrapping_add(at + AHEAD_BYTES));
                 // SAFETY: as above.
                 unsafe {
-                    if mask.add(i).read() == 0 {
-                        data.add(i).write(fill);
-                    }
+                    let v = T::Ops::load(s, data.add(at));
+                    let v = T::Ops::select(s, T::Ops::load_mask(s, mask.add(at)), v, value);
+                    T::Ops::store(s, v, data.add(at));
                 }
-                i += 1;
+                i += width;
             }
         }
     }
@@ -599,13 +649,49 @@ impl Scratch {
     }
 }
 
+/// The rows `row..row + n` as a block: `lines` of `count` neighbours, `step` from line to line.
+struct Frame {
+    row: usize,
+    n: usize,
+    /// A line is a class; otherwise a row.
+    columns: bool,
+    step: usize,
+    lines: usize,
+    count: usize,
+}
+
+impl Frame {
+    /// The block as an array of the whole batch, of which only these rows exist.
+    fn view<T>(&self, first: *mut T, step: isize) -> View<T> {
+        let (outer, len) = if self.columns { (1, step) } else { (step, 1) };
+        let ptr = first.wrapping_offset(-(self.row as isize * outer));
+        View { ptr, outer, len, inner: 0, fresh: false }
+    }
+
+    /// The step from line to line of a mask.
+    fn mask_step(&self, mask: &BlockMask) -> isize {
+        if self.columns { mask.class } else { mask.row }
+    }
+
+    /// Puts `fill` where the mask is 0.
+    fn fill<T: Float>(&self, data: *mut T, step: isize, mask: &BlockMask, fill: T) {
+        let (mask_step, lines, count) = (self.mask_step(mask), self.lines, self.count);
+        dispatch(Fill { data, step, mask: mask.bytes, mask_step, lines, count, fill });
+    }
+}
+
+/// An array with one element for each row of the batch, of which those from `row` on exist.
+fn per_row<T>(block: *mut T, row: usize) -> View<T> {
+    View { ptr: block.wrapping_sub(row), outer: 1, len: 0, inner: 0, fresh: false }
+}
+
 impl<T: Float> Call<'_, T> {
     /// How many rows a block has.
     fn block_rows(&self) -> usize {
         let bytes = self.shape.len.max(1) * size_of::<T>();
         let count = self.x.len() + usize::from(self.out.is_some());
         let rows = BLOCK_BYTES / (count * bytes);
-        let tall = bytes > TALL && self.x.iter().any(|x| x.view.len != 1);
+        let tall = bytes > TALL && self.x.iter().chain(&self.out).any(|x| x.view.len != 1);
         if tall {
             (TALL_BYTES / bytes).clamp(1, TOGETHER)
         } else if rows >= GROUP {
@@ -615,7 +701,37 @@ impl<T: Float> Call<'_, T> {
         }
     }
 
-    /// Computes the rows of a chunk. They need not be all of it for results other than sums.
+    /// How the block of rows `row..row + n` is laid out.
+    fn frame(&self, row: usize, n: usize) -> Frame {
+        let (shape, line) = (self.shape, VECTOR_BYTES / size_of::<T>());
+        let len = shape.len;
+        let beside = |x: &Operand<T>| side_by_side(&x.view, shape, row, n);
+        let columns = len * size_of::<T>() <= TALL
+            && n > 1
+            && self.x.iter().all(beside)
+            && self.out.as_ref().is_none_or(beside);
+        let (lines, count) = if columns { (len, n) } else { (n, len) };
+        let lined = !columns && len >= LINED * line;
+        Frame { row, n, columns, step: if lined { len.next_multiple_of(line) } else { count }, lines, count }
+    }
+
+    /// Where the results of a block go if that needs no copy: the first of its lines, and the step between them. (To
+    /// find the rows that are NaN, results past the caches would have to come back.)
+    fn direct(&self, frame: &Frame) -> Option<(*mut T, isize)> {
+        let (out, inner) = (self.out.as_ref()?, self.shape.inner);
+        let View { outer, len, inner: within, .. } = out.view;
+        let evenly = frame.n == 1 || inner == 1 || frame.row % inner + frame.n <= inner;
+        let direct = out.format.native && evenly && !self.stream && (frame.columns || len == 1);
+        let step = match (frame.columns, inner) {
+            (true, _) => len,
+            (false, 1) => outer,
+            (false, _) => within,
+        };
+        let view = View { ptr: out.view.ptr.cast::<T>(), outer, len, inner: within, fresh: false };
+        direct.then(|| (view.row(frame.row, inner), step))
+    }
+
+    /// Computes the rows of a chunk.
     ///
     /// # Safety
     /// The views are valid for the shape; no other thread touches the results of these rows.
@@ -627,90 +743,21 @@ impl<T: Float> Call<'_, T> {
         scratch: &mut Scratch,
     ) {
         let (shape, most) = (self.shape, self.block_rows());
-        let (len, inner) = (shape.len, shape.inner);
+        let inner = shape.inner;
         let keeps = !matches!(self.results, Results::As(PerRow::Nothing));
         let results: *mut f64 = if keeps { scratch.results[0].get(rows.len()) } else { std::ptr::null_mut() };
-        let apart = self.out.is_some() && len * size_of::<T>() <= APART_BYTES;
         let mut row = rows.start;
         while row < rows.end {
             let n = most.min(rows.end - row);
             // Blocks of several inner extents are gathered: small ones only.
             let n = if inner >= GROUP { n.min(inner - row % inner) } else { n };
-            let beside = |x: &Operand<T>| side_by_side(&x.view, shape, row, n);
-            let columns = len * size_of::<T>() <= TALL
-                && n > 1
-                && self.x.iter().all(beside)
-                && self.out.as_ref().is_none_or(beside);
-            let line = VECTOR_BYTES / size_of::<T>();
-            let step = match columns {
-                true => n,
-                false if len >= LINED * line => len.next_multiple_of(line),
-                false => len,
-            };
-            let (lines, count) = if columns { (len, n) } else { (n, len) };
-            // The block as an array of the whole batch, of which only these rows exist.
-            let view = |block: *mut T| {
-                let (outer, len) = if columns { (1, step as isize) } else { (step as isize, 1) };
-                let ptr = block.wrapping_offset(-(row as isize * outer));
-                View { ptr, outer, len, inner: 0, fresh: false }
-            };
-            let masked = |data: *mut T, mask: &BlockMask, fill: T| {
-                let mask_step = if columns { mask.class } else { mask.row };
-                dispatch(Fill { data, step, mask: mask.bytes, mask_step, lines, count, fill });
-            };
-            // SAFETY: the caller's promise for all below; the blocks have room for the rows.
-            let mask = self
-                .mask
-                .as_ref()
-                .map(|mask| unsafe { stage_mask(&mask.view, shape, row, n, columns, &mut scratch.mask) });
-            let blocks = self.x.len() + usize::from(apart);
-            let x: [*mut T; 3] = match blocks {
-                1 => scratch.blocks::<T, 1>(lines * step).map(|block| [block; 3])[0],
-                2 => {
-                    let [x, y] = scratch.blocks(lines * step);
-                    [x, y, y]
-                }
-                _ => scratch.blocks(lines * step),
-            };
-            for (operand, &block) in self.x.iter().zip(&x) {
-                (operand.format.stage)(&Piece { operand, shape, row, n, block, columns, step });
-            }
-            if let Some(mask) = &mask {
-                masked(x[0], mask, T::Ops::NEG_INF);
-            }
-            let out: *mut T = if apart { x[blocks - 1] } else { x[0] };
-            let mut per_row =
-                [View { ptr: std::ptr::null_mut(), outer: 1, len: 0, inner: 0, fresh: false }; 2];
-            for (i, operand) in self.rows.iter().enumerate() {
-                let block = scratch.rows[i].get(n);
-                self.piece_of_rows(operand, row, n, block, |piece| (operand.format.stage)(piece));
-                per_row[i].ptr = block.wrapping_sub(row);
-            }
             let wide = results.wrapping_add(row - rows.start);
-            let to = View { ptr: wide.wrapping_sub(row), outer: 1, len: 0, inner: 0, fresh: false };
-            let second = if self.x.len() == 2 { x[1] } else { x[0] };
-            let plan = Plan {
-                shape: Shape::rows(shape.batch(), len),
-                x: [view(x[0]), view(second)],
-                out: view(out),
-                per_row: if keeps { PerRow::Wide(to) } else { PerRow::Nothing },
-                stream: false,
-            };
-            run(&plan, row..row + n, &Block { rows: per_row, mask });
-            if let Some(operand) = &self.out {
-                if let (Some(mask), Some(Mask { fill, .. })) = (&mask, &self.mask) {
-                    masked(out, mask, *fill);
-                }
-                (operand.format.unstage)(
-                    &Piece { operand, shape, row, n, block: out, columns, step },
-                    self.stream,
-                );
-            }
+            // SAFETY: the caller's promise; `wide` has room for the rows, or is not used.
+            unsafe { self.block(&self.frame(row, n), keeps.then_some(wide), run, scratch) };
             if let Results::Stored(operand) = &self.results {
                 let block: *mut T = scratch.results[1].get(n);
-                let view = View { ptr: block.wrapping_sub(row), outer: 1, len: 0, inner: 0, fresh: false };
                 dispatch(Put::<T> {
-                    per_row: &PerRow::Array(view),
+                    per_row: &PerRow::Array(per_row(block, row)),
                     inner: 1,
                     chunk,
                     // SAFETY: the kernel has written one result for each row.
@@ -728,6 +775,74 @@ impl<T: Float> Call<'_, T> {
         }
     }
 
+    /// Computes a block; its results per row, if there are any, go to `wide`.
+    ///
+    /// # Safety
+    /// As [`Call::run`]; `wide` has room for the block's rows.
+    unsafe fn block(&self, frame: &Frame, wide: Option<*mut f64>, run: &Run<'_, T>, scratch: &mut Scratch) {
+        let &Frame { row, n, columns, step, lines, .. } = frame;
+        let shape = self.shape;
+        // SAFETY: the caller's promise; in columns, all rows lie in one inner extent.
+        let stage_mask =
+            |mask: &Mask<T>| unsafe { stage_mask(&mask.view, shape, row, n, columns, &mut scratch.mask) };
+        let mask = self.mask.as_ref().map(stage_mask);
+        let direct = self.direct(frame);
+        let apart = self.out.is_some() && direct.is_none() && shape.len * size_of::<T>() <= APART_BYTES;
+        let blocks: [*mut T; 3] = match self.x.len() + usize::from(apart) {
+            1 => {
+                let [x] = scratch.blocks(lines * step);
+                [x; 3]
+            }
+            2 => {
+                let [x, last] = scratch.blocks(lines * step);
+                [x, last, last]
+            }
+            _ => scratch.blocks(lines * step),
+        };
+        for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
+            let mask = mask.as_ref().filter(|_| i == 0);
+            let lines = columns || operand.view.len == 1;
+            let with = mask.filter(|_| lines).map(|mask| (mask.bytes, frame.mask_step(mask)));
+            (operand.format.stage)(&Piece { operand, shape, row, n, block, columns, step, mask: with });
+            if let Some(mask) = mask.filter(|_| !lines) {
+                frame.fill(block, step as isize, mask, T::Ops::NEG_INF);
+            }
+        }
+        let mut per_rows = [per_row(std::ptr::null_mut(), 0); 2];
+        for (i, operand) in self.rows.iter().enumerate() {
+            let block = scratch.rows[i].get(n);
+            self.piece_of_rows(operand, row, n, block, |piece| (operand.format.stage)(piece));
+            per_rows[i] = per_row(block, row);
+        }
+        let (out, out_step) = match direct {
+            Some(direct) => direct,
+            None if apart => (blocks[self.x.len()], step as isize),
+            None => (blocks[0], step as isize),
+        };
+        let view = |i: usize| frame.view(blocks[i], step as isize);
+        let plan = Plan {
+            shape: Shape::rows(shape.batch(), shape.len),
+            x: [view(0), view(self.x.len() - 1)],
+            out: frame.view(out, out_step),
+            per_row: wide.map_or(PerRow::Nothing, |wide| PerRow::Wide(per_row(wide, row))),
+            stream: false,
+        };
+        run(&plan, row..row + n, &Block { rows: per_rows, mask });
+        let Some(operand) = &self.out else { return };
+        if let (Some(mask), Some(Mask { fill, .. })) = (&mask, &self.mask) {
+            let step = if columns { 1 } else { out_step };
+            // SAFETY: the first result of each row.
+            let is_nan = |i: usize| unsafe { T::Ops::to_f64(out.offset(i as isize * step).read()).is_nan() };
+            if (0..n).any(is_nan) {
+                frame.fill(out, out_step, mask, *fill);
+            }
+        }
+        if direct.is_none() {
+            let piece = Piece { operand, shape, row, n, block: out, columns, step, mask: None };
+            (operand.format.unstage)(&piece, self.stream);
+        }
+    }
+
     /// Calls `copy` with the piece of an operand that has one element for each row.
     fn piece_of_rows(
         &self,
@@ -740,7 +855,16 @@ impl<T: Float> Call<'_, T> {
         let shape = Shape { len: 1, ..self.shape };
         let columns = side_by_side(&operand.view, shape, row, n);
         let operand = &Operand { view: View { len: 1, ..operand.view }, format: operand.format };
-        copy(&Piece { operand, shape, row, n, block, columns, step: if columns { n } else { 1 } });
+        copy(&Piece {
+            operand,
+            shape,
+            row,
+            n,
+            block,
+            columns,
+            step: if columns { n } else { 1 },
+            mask: None,
+        });
     }
 }
 
@@ -769,7 +893,16 @@ impl<T: Float> Task for Put<'_, T> {
 pub(crate) unsafe fn stage_flat<T: Float>(operand: &Operand<T>, start: usize, n: usize, block: *mut T) {
     let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
     let shape = Shape { outer: 1, len: n, inner: 1 };
-    (operand.format.stage)(&Piece { operand, shape, row: 0, n: 1, block, columns: false, step: n });
+    (operand.format.stage)(&Piece {
+        operand,
+        shape,
+        row: 0,
+        n: 1,
+        block,
+        columns: false,
+        step: n,
+        mask: None,
+    });
 }
 
 /// The reverse of [`stage_flat`].
@@ -785,7 +918,10 @@ pub(crate) unsafe fn unstage_flat<T: Float>(
 ) {
     let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
     let shape = Shape { outer: 1, len: n, inner: 1 };
-    (operand.format.unstage)(&Piece { operand, shape, row: 0, n: 1, block, columns: false, step: n }, stream);
+    (operand.format.unstage)(
+        &Piece { operand, shape, row: 0, n: 1, block, columns: false, step: n, mask: None },
+        stream,
+    );
 }
 
 const _: () = assert!(TOGETHER * 2 == VECTOR_BYTES);

@@ -1,6 +1,6 @@
-# The compiled module. Its functions do all the work for plain input (exact ndarrays, native float16,
-# bfloat16, float32 or float64, strides that fold into outer x class x inner) and return NotImplemented for anything
-# else, hence Any.
+# The compiled module. Its functions do all the work for plain input (exact ndarrays, native
+# float16, bfloat16, float32 or float64, strides that fold into outer x class x inner) and return
+# NotImplemented for anything else, hence Any. A mask has the shape of its operand.
 
 from typing import Any
 

@@ -1,9 +1,10 @@
 """How does what the compiled module declines reach it all the same? The slow path of everything.
 
-The compiled module takes exact ndarrays, native float32 or float64, with at least one dimension,
-one class axis and strides that fold into (outer, class, inner). Here lists, other dtypes, 0-d and
-empty arrays, several class axes and all other strides are brought into that form, or refused with a
-precise exception. Nothing is written to `out` or `grad_out` before every argument was checked.
+The compiled module takes exact ndarrays, native float16, bfloat16, float32 or float64, with at
+least one dimension, one class axis and strides that fold into (outer, class, inner). Here lists,
+other dtypes, 0-d and empty arrays, several class axes and all other strides are brought into that
+form (16-bit ones as float32), or refused with a precise exception. Nothing is written to `out` or
+`grad_out` before every argument was checked.
 """
 
 from __future__ import annotations

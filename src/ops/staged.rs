@@ -18,7 +18,7 @@ use crate::lines::{Kernel, PerRow, Plan, Walk, chunk_rows};
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
-use crate::stage::{Block, Call, Mask, Operand, Results, Scratch, stage_flat, unstage_flat};
+use crate::stage::{Block, Call, Mask, Operand, Results, Run, Scratch, stage_flat, unstage_flat};
 use crate::sums::{Reduction, Sum, Sums};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -27,7 +27,7 @@ use std::ops::Range;
 ///
 /// # Safety
 /// The views are valid for the call's shape; the output is apart from the operands or exactly one of them.
-unsafe fn run_all<T: Float>(call: &Call<'_, T>, run: &crate::stage::Run<'_, T>) {
+unsafe fn run_all<T: Float>(call: &Call<'_, T>, run: &Run<'_, T>) {
     let (shape, step) = (call.shape, chunk_rows(call.shape));
     let rows = shape.batch();
     let chunks = rows.div_ceil(step);
@@ -66,11 +66,16 @@ unsafe fn run_all<T: Float>(call: &Call<'_, T>, run: &crate::stage::Run<'_, T>) 
     });
 }
 
-/// The walk of one kernel over blocks.
-fn walk<K: Kernel>(
-    kernel: &K,
-) -> impl Fn(&Plan<'_, K::E>, Range<usize>, &Block<<K::E as Element>::T>) + Sync {
-    move |plan, rows, _| dispatch(Walk { kernel, plan, chunk: 0, rows })
+/// [`run_all`] with one kernel.
+///
+/// # Safety
+/// As [`run_all`].
+unsafe fn run_kernel<T: Float, K: Kernel<E = T::Ops>>(call: &Call<'_, T>, kernel: &K) {
+    let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, _: &Block<T>| {
+        dispatch(Walk { kernel, plan, chunk: 0, rows });
+    };
+    // SAFETY: the caller's promise.
+    unsafe { run_all(call, &run) }
 }
 
 fn streams<T: Float>(elements: usize, out: &Operand<T>, inputs: &[Operand<T>]) -> bool {
@@ -93,7 +98,7 @@ unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(
     let (results, stream) = (Results::As(PerRow::Nothing), streams(shape.size(), &out, x));
     let call = Call { shape, x, rows: &[], out: Some(out), results, mask, stream };
     // SAFETY: the caller's promise.
-    unsafe { run_all(&call, &walk(kernel)) }
+    unsafe { run_kernel(&call, kernel) }
 }
 
 /// Softmax; 0 where the mask is.
@@ -135,7 +140,7 @@ pub(crate) unsafe fn logsumexp<T: Float>(
     let results = Results::Stored(out);
     let call = Call { shape, x: &[x], rows: &[], out: None, results, mask, stream: false };
     // SAFETY: the caller's promise.
-    unsafe { run_all(&call, &walk(&LogSumExp::<T::Ops>(PhantomData))) }
+    unsafe { run_kernel(&call, &LogSumExp::<T::Ops>(PhantomData)) }
 }
 
 /// # Safety
@@ -200,7 +205,7 @@ unsafe fn run_loss<T: Float, K: Kernel<E = T::Ops>>(
         let results = Results::As(per_row);
         let call = Call { shape, x, rows: &[], out, results, mask: None, stream };
         // SAFETY: the caller's promise.
-        unsafe { run_all(&call, &walk(kernel)) };
+        unsafe { run_kernel(&call, kernel) };
     };
     match reduce {
         Reduce::Rows(rows) => {
@@ -288,7 +293,7 @@ pub(crate) unsafe fn classification_error<T: Float>(
         let results = Results::As(per_row);
         let call = Call { shape, x: &[x], rows: &[], out: None, results, mask: None, stream: false };
         // SAFETY: the caller's promise.
-        unsafe { run_all(&call, &walk(&kernel)) };
+        unsafe { run_kernel(&call, &kernel) };
     };
     Ok(match rows {
         Some(rows) => {

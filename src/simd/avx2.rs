@@ -448,24 +448,24 @@ impl Simd for Avx2 {
         unsafe { _mm256_stream_si256(p.cast(), v) }
     }
     #[inline(always)]
-    fn from_f16(self, v: __m256i) -> [__m256; 2] {
+    fn widen_f16(self, v: __m256i) -> [__m256; 2] {
         let v = isa!([_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)]);
         both!(_mm256_cvtph_ps(v))
     }
     #[inline(always)]
-    fn to_f16(self, v: [__m256; 2]) -> __m256i {
+    fn narrow_f16(self, v: [__m256; 2]) -> __m256i {
         let [low, high] = both!(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
         isa!(_mm256_set_m128i(high, low))
     }
     #[inline(always)]
-    fn from_bf16(self, v: __m256i) -> [__m256; 2] {
+    fn widen_bf16(self, v: __m256i) -> [__m256; 2] {
         let v = isa!([_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)]);
         let wide = both!(_mm256_cvtepu16_epi32(v));
         let bits = both!(_mm256_slli_epi32::<16>(wide));
         both!(_mm256_castsi256_ps(bits))
     }
     #[inline(always)]
-    fn to_bf16(self, v: [__m256; 2]) -> __m256i {
+    fn narrow_bf16(self, v: [__m256; 2]) -> __m256i {
         let (one, most) = ([isa!(_mm256_set1_epi32(1)); 2], [isa!(_mm256_set1_epi32(0x7fff)); 2]);
         let bits = both!(_mm256_castps_si256(v));
         let last = both!(_mm256_srli_epi32::<16>(bits));

@@ -346,19 +346,19 @@ impl Simd for Avx512 {
         unsafe { _mm256_stream_si256(p.cast(), v) }
     }
     #[inline(always)]
-    fn from_f16(self, v: __m256i) -> __m512 {
+    fn widen_f16(self, v: __m256i) -> __m512 {
         isa!(_mm512_cvtph_ps(v))
     }
     #[inline(always)]
-    fn to_f16(self, v: __m512) -> __m256i {
+    fn narrow_f16(self, v: __m512) -> __m256i {
         isa!(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
     }
     #[inline(always)]
-    fn from_bf16(self, v: __m256i) -> __m512 {
+    fn widen_bf16(self, v: __m256i) -> __m512 {
         isa!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v))))
     }
     #[inline(always)]
-    fn to_bf16(self, v: __m512) -> __m256i {
+    fn narrow_bf16(self, v: __m512) -> __m256i {
         let bits = isa!(_mm512_castps_si512(v));
         let odd = isa!(_mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000)));
         let rounded = isa!(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)));

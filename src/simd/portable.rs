@@ -221,19 +221,19 @@ impl Simd for Portable {
         unsafe { self.store_halves(v, p) }
     }
     #[inline(always)]
-    fn from_f16(self, v: [u16; 16]) -> [f32; 16] {
-        v.map(widen_f16)
+    fn widen_f16(self, v: [u16; 16]) -> [f32; 16] {
+        v.map(f16_to_f32)
     }
     #[inline(always)]
-    fn to_f16(self, v: [f32; 16]) -> [u16; 16] {
-        v.map(round_to_f16)
+    fn narrow_f16(self, v: [f32; 16]) -> [u16; 16] {
+        v.map(f32_to_f16)
     }
     #[inline(always)]
-    fn from_bf16(self, v: [u16; 16]) -> [f32; 16] {
+    fn widen_bf16(self, v: [u16; 16]) -> [f32; 16] {
         v.map(|v| f32::from_bits(u32::from(v) << 16))
     }
     #[inline(always)]
-    fn to_bf16(self, v: [f32; 16]) -> [u16; 16] {
+    fn narrow_bf16(self, v: [f32; 16]) -> [u16; 16] {
         v.map(|v| {
             let bits = v.to_bits();
             (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
@@ -261,7 +261,7 @@ impl Simd for Portable {
 /// The number of binary16 with these bits. Its exponent and significand stand where those of an `f32` do, but for the
 /// bias; a subnormal one is made from a normal number and the first of its exponent.
 #[inline(always)]
-fn widen_f16(half: u16) -> f32 {
+fn f16_to_f32(half: u16) -> f32 {
     let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
     let bias = (127 - 15) << 23;
     let normal = rest + bias;
@@ -279,7 +279,7 @@ fn widen_f16(half: u16) -> f32 {
 /// Rounded to binary16, to nearest even. Below the normal range, adding a number whose last bit is worth `2^-24` rounds;
 /// above, half of what is cut off is added, less the smallest part where the last bit that stays is even.
 #[inline(always)]
-fn round_to_f16(x: f32) -> u16 {
+fn f32_to_f16(x: f32) -> u16 {
     let (sign, rest) = ((x.to_bits() >> 16 & 0x8000) as u16, x.to_bits() & 0x7fff_ffff);
     let subnormal = (f32::from_bits(rest) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
     let normal = rest.wrapping_sub((127 - 15) << 23).wrapping_add(0xfff + (rest >> 13 & 1)) >> 13;

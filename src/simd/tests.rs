@@ -335,7 +335,7 @@ fn half_value(bits: u16, mantissa: u32) -> f64 {
 fn halves<S: Simd, const MANTISSA: u32>(s: S) {
     let to_half = |x: &[f32; 16]| {
         let v = vector::<f32, S>(s, x);
-        let rounded = if MANTISSA == 10 { s.to_f16(v) } else { s.to_bf16(v) };
+        let rounded = if MANTISSA == 10 { s.narrow_f16(v) } else { s.narrow_bf16(v) };
         let mut out = [0u16; 16];
         // SAFETY: the array holds 16 elements.
         unsafe { s.store_halves(rounded, out.as_mut_ptr()) };
@@ -345,7 +345,8 @@ fn halves<S: Simd, const MANTISSA: u32>(s: S) {
         let bits: [u16; 16] = std::array::from_fn(|i| (first + i as u32) as u16);
         // SAFETY: the array holds 16 elements.
         let loaded = unsafe { s.load_halves(bits.as_ptr()) };
-        let got = numbers::<f32, S>(s, if MANTISSA == 10 { s.from_f16(loaded) } else { s.from_bf16(loaded) });
+        let got =
+            numbers::<f32, S>(s, if MANTISSA == 10 { s.widen_f16(loaded) } else { s.widen_bf16(loaded) });
         for (i, &x) in got.iter().enumerate() {
             let want = half_value(bits[i], MANTISSA) as f32;
             assert!(x.to_bits() == want.to_bits() || x.is_nan() && want.is_nan(), "{:#x} is {x}", bits[i]);

@@ -115,9 +115,7 @@ def test_is_the_plain_result_with_minus_infinity(
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 3.0), (np.float64, 4.0)])
-def test_is_the_result_of_what_is_left(
-    dtype: Any, bound: float, rng: np.random.Generator
-) -> None:
+def test_is_the_result_of_what_is_left(dtype: Any, bound: float, rng: np.random.Generator) -> None:
     x = rng.normal(0, 8, (60, 83)).astype(dtype)
     mask = rng.random(x.shape) < rng.random((60, 1))
     mask[:, 5] = True
