@@ -228,6 +228,8 @@ pub(crate) struct Walk<'a, K: Kernel> {
     pub(crate) plan: &'a Plan<'a, K::E>,
     pub(crate) chunk: usize,
     pub(crate) rows: Range<usize>,
+    /// [`Rows::ahead`], where the rows are not what lies in memory.
+    pub(crate) ahead: Option<isize>,
 }
 
 /// Memory in whole cache lines.
@@ -356,7 +358,7 @@ impl<K: Kernel> Walk<'_, K> {
             len: plan.shape.len,
             first: row,
             stream: plan.stream,
-            ahead: self.ahead(),
+            ahead: self.ahead.unwrap_or_else(|| self.ahead()),
         }
     }
 

@@ -55,6 +55,12 @@ impl<T: Float> Operand<T> {
     pub(crate) fn flat(ptr: *mut u8, format: &'static Format<T>) -> Self {
         Operand { view: View { ptr, outer: 0, len: 1, inner: 0, fresh: false }, format }
     }
+
+    /// The first element of a row, which need not exist.
+    fn address(&self, row: usize, inner: usize) -> *const u8 {
+        let elements = self.view.row(row, inner).addr().wrapping_sub(self.view.ptr.addr());
+        self.view.ptr.wrapping_add(elements.wrapping_mul(self.format.size)).cast_const()
+    }
 }
 
 /// How the elements of an array are stored that the kernels see as `T`.
@@ -159,6 +165,8 @@ struct Piece<'a, T: Float> {
     step: usize,
     /// The mask of each line of the block, and the step from one to the next; for lines of neighbours only.
     mask: Option<(*const u8, isize)>,
+    /// How many bytes ahead to prefetch.
+    ahead: usize,
 }
 
 impl<T: Float> Piece<'_, T> {
@@ -209,13 +217,12 @@ unsafe fn store_first<E: Element, F: Storage<E>, S: Simd>(s: S, v: E::V<S>, p: *
     unsafe { p.copy_from_nonoverlapping(items.as_ptr(), n) };
 }
 
-/// Asks for the two vectors of items at `p` to be brought near.
+/// Asks for two vectors of items to be brought near.
 #[inline(always)]
 fn prefetch_pair<E: Element, I>(p: *const I) {
-    let ahead = p.wrapping_byte_add(AHEAD_BYTES);
-    prefetch(ahead);
+    prefetch(p);
     if 2 * E::WIDTH * size_of::<I>() > VECTOR_BYTES {
-        prefetch(ahead.wrapping_byte_add(VECTOR_BYTES));
+        prefetch(p.wrapping_byte_add(VECTOR_BYTES));
     }
 }
 
@@ -230,6 +237,7 @@ unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool>(
     to: *mut E::T,
     n: usize,
     mask: *const u8,
+    ahead: usize,
 ) {
     let low = E::splat(s, E::NEG_INF);
     macro_rules! convert {
@@ -241,7 +249,7 @@ unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool>(
     }
     let mut i = 0;
     while i + 2 * E::WIDTH <= n {
-        prefetch_pair::<E, _>(from.wrapping_add(i));
+        prefetch_pair::<E, _>(from.wrapping_add(i).wrapping_byte_add(ahead));
         if MASK {
             prefetch(mask.wrapping_add(i + AHEAD_BYTES));
         }
@@ -307,7 +315,7 @@ unsafe fn narrow_line<E: Element, F: Storage<E>, S: Simd>(
         return;
     }
     while i + 2 * E::WIDTH <= n {
-        prefetch_pair::<E, _>(to.wrapping_add(i).cast_const());
+        prefetch_pair::<E, _>(to.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES).cast_const());
         // SAFETY: in range.
         unsafe {
             F::store(s, E::load(s, from.add(i)), to.add(i));
@@ -343,7 +351,7 @@ impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
     fn copy<S: Simd, const MASK: bool>(self, s: S) {
         type E<T> = <T as Float>::Ops;
         let width = <E<T> as Element>::WIDTH;
-        let Stage { piece: &Piece { shape, row, n, block, columns, step, mask, .. }, view } = self;
+        let Stage { piece: &Piece { shape, row, n, block, columns, step, mask, ahead, .. }, view } = self;
         let (len, inner) = (shape.len, shape.inner);
         let start = view.row(row, inner).cast_const();
         let (mask, mask_step) = mask.unwrap_or((std::ptr::null(), len as isize));
@@ -354,15 +362,15 @@ impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
                 for c in 0..len {
                     let line = start.wrapping_offset(c as isize * view.len);
                     let mask = mask.wrapping_offset(c as isize * mask_step);
-                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(c * step), n, mask);
+                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(c * step), n, mask, ahead);
                 }
             } else if view.len == 1 && flat {
-                widen_line::<E<T>, F, S, MASK>(s, start, block, n * len, mask);
+                widen_line::<E<T>, F, S, MASK>(s, start, block, n * len, mask, ahead);
             } else if view.len == 1 {
                 for i in 0..n {
                     let line = view.row(row + i, inner).cast_const();
                     let mask = mask.wrapping_offset(i as isize * mask_step);
-                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(i * step), len, mask);
+                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(i * step), len, mask, ahead);
                 }
             } else if side_by_side(&view, shape, row, n) {
                 for c in (0..len).step_by(width) {
@@ -609,6 +617,8 @@ pub(crate) struct Block<T> {
     pub(crate) rows: [View<T>; 2],
     #[expect(dead_code, reason = "for kernels that count the elements under a mask")]
     pub(crate) mask: Option<BlockMask>,
+    /// For [`Walk::ahead`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of.
+    pub(crate) ahead: isize,
 }
 
 /// Runs a kernel over the given rows of a plan.
@@ -803,7 +813,10 @@ impl<T: Float> Call<'_, T> {
             let mask = mask.as_ref().filter(|_| i == 0);
             let lines = columns || operand.view.len == 1;
             let with = mask.filter(|_| lines).map(|mask| (mask.bytes, frame.mask_step(mask)));
-            (operand.format.stage)(&Piece { operand, shape, row, n, block, columns, step, mask: with });
+            // A kernel of one operand prefetches it by itself.
+            let ahead = if columns || self.x.len() == 2 { AHEAD_BYTES } else { 0 };
+            let piece = Piece { operand, shape, row, n, block, columns, step, mask: with, ahead };
+            (operand.format.stage)(&piece);
             if let Some(mask) = mask.filter(|_| !lines) {
                 frame.fill(block, step as isize, mask, T::Ops::NEG_INF);
             }
@@ -827,7 +840,9 @@ impl<T: Float> Call<'_, T> {
             per_row: wide.map_or(PerRow::Nothing, |wide| PerRow::Wide(per_row(wide, row))),
             stream: false,
         };
-        run(&plan, row..row + n, &Block { rows: per_rows, mask });
+        let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
+        let ahead = next as isize / size_of::<T>() as isize;
+        run(&plan, row..row + n, &Block { rows: per_rows, mask, ahead });
         let Some(operand) = &self.out else { return };
         if let (Some(mask), Some(Mask { fill, .. })) = (&mask, &self.mask) {
             let step = if columns { 1 } else { out_step };
@@ -838,7 +853,8 @@ impl<T: Float> Call<'_, T> {
             }
         }
         if direct.is_none() {
-            let piece = Piece { operand, shape, row, n, block: out, columns, step, mask: None };
+            let piece =
+                Piece { operand, shape, row, n, block: out, columns, step, mask: None, ahead: AHEAD_BYTES };
             (operand.format.unstage)(&piece, self.stream);
         }
     }
@@ -864,6 +880,7 @@ impl<T: Float> Call<'_, T> {
             columns,
             step: if columns { n } else { 1 },
             mask: None,
+            ahead: AHEAD_BYTES,
         });
     }
 }
@@ -902,6 +919,7 @@ pub(crate) unsafe fn stage_flat<T: Float>(operand: &Operand<T>, start: usize, n:
         columns: false,
         step: n,
         mask: None,
+        ahead: AHEAD_BYTES,
     });
 }
 
@@ -919,7 +937,17 @@ pub(crate) unsafe fn unstage_flat<T: Float>(
     let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
     let shape = Shape { outer: 1, len: n, inner: 1 };
     (operand.format.unstage)(
-        &Piece { operand, shape, row: 0, n: 1, block, columns: false, step: n, mask: None },
+        &Piece {
+            operand,
+            shape,
+            row: 0,
+            n: 1,
+            block,
+            columns: false,
+            step: n,
+            mask: None,
+            ahead: AHEAD_BYTES,
+        },
         stream,
     );
 }

@@ -71,8 +71,8 @@ unsafe fn run_all<T: Float>(call: &Call<'_, T>, run: &Run<'_, T>) {
 /// # Safety
 /// As [`run_all`].
 unsafe fn run_kernel<T: Float, K: Kernel<E = T::Ops>>(call: &Call<'_, T>, kernel: &K) {
-    let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, _: &Block<T>| {
-        dispatch(Walk { kernel, plan, chunk: 0, rows });
+    let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
+        dispatch(Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) });
     };
     // SAFETY: the caller's promise.
     unsafe { run_all(call, &run) }
@@ -182,7 +182,7 @@ pub(crate) unsafe fn logsumexp_backward<T: Float>(
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
         let [grad, lse] = block.rows;
         let kernel = LogSumExpBackward { grad: Scale::Rows(grad, 1), lse, inner: 1 };
-        dispatch(Walk { kernel: &kernel, plan, chunk: 0, rows });
+        dispatch(Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) });
     };
     // SAFETY: the caller's promise.
     unsafe { run_all(&call, &run) }
