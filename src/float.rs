@@ -114,6 +114,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn scale_by<S: Simd>(s: S, p: Self::V<S>, t: Self::V<S>, cut: Self::V<S>) -> Self::V<S>;
     fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S>;
     fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    unsafe fn load_mask<S: Simd>(s: S, p: *const u8) -> Self::M<S>;
     fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32;
     fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]);
     unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, words: *const u32) -> Self::V<S>;
@@ -365,6 +366,11 @@ macro_rules! forward {
         #[inline(always)]
         fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S> {
             Lanes::<$t>::select(s, m, a, b)
+        }
+        #[inline(always)]
+        unsafe fn load_mask<S: Simd>(s: S, p: *const u8) -> Self::M<S> {
+            // SAFETY: the caller's promise.
+            unsafe { Lanes::<$t>::load_mask(s, p) }
         }
         #[inline(always)]
         fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32 {

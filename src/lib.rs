@@ -27,6 +27,8 @@
 //! | `python.rs` | what the Python package calls (feature `python`): dtypes, strides, overlap |
 //! | `ops.rs` | the operations: shapes and labels checked, rows split over threads |
 //! | `parallel.rs` | threads, their number, fork |
+//! | `ops/staged.rs` | the same for 16-bit numbers and under masks (feature `python`) |
+//! | `stage.rs` | rows copied and converted into what a kernel takes, and back (feature `python`) |
 //! | `kernels/` | the mathematics, one file per operation, forward beside backward |
 //! | `lines.rs` | how a kernel walks memory: long rows, short rows, strided columns |
 //! | `interleave.rs` | short rows put side by side, and back, by permutations |
@@ -50,6 +52,8 @@ mod parallel;
 mod python;
 mod shape;
 mod simd;
+#[cfg(feature = "python")]
+mod stage;
 mod sums;
 
 /// The bare loops that `cargo bench` measures the operations against.

@@ -230,6 +230,8 @@ pub(crate) struct Walk<'a, K: Kernel> {
     pub(crate) plan: &'a Plan<'a, K::E>,
     pub(crate) chunk: usize,
     pub(crate) rows: Range<usize>,
+    /// [`Rows::ahead`], where the rows are not what lies in memory.
+    pub(crate) ahead: Option<isize>,
 }
 
 /// Memory in whole cache lines.
@@ -257,8 +259,11 @@ impl Buffer {
         self.0.resize(lines, Line([0; 64]));
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.len() * 64
+    /// Gives the memory back if it is more than this.
+    pub(crate) fn keep(&mut self, bytes: usize) {
+        if self.0.len() * 64 > bytes {
+            *self = Buffer::default();
+        }
     }
 }
 
@@ -293,9 +298,7 @@ impl Scratch {
 
     fn give_back(mut self: Box<Self>) {
         for buffer in [&mut self.stored].into_iter().chain(&mut self.tiles).chain(&mut self.gathered) {
-            if buffer.bytes() > KEPT_BYTES {
-                *buffer = Buffer::default();
-            }
+            buffer.keep(KEPT_BYTES);
         }
         // A thread that is being torn down keeps nothing.
         let _ = SCRATCH.try_with(|cell| cell.set(Some(self)));
@@ -332,59 +335,14 @@ impl<K: Kernel> Task for Walk<'_, K> {
         if wanted {
             // SAFETY: the walk wrote one result per row.
             let results = unsafe { std::slice::from_raw_parts(per_row, self.rows.len()) };
-            self.put_per_row(s, results, first);
+            let inner = self.plan.shape.inner;
+            put_per_row::<K::E, S>(s, &self.plan.per_row, inner, self.chunk, results, first);
         }
         scratch.give_back();
     }
 }
 
 impl<K: Kernel> Walk<'_, K> {
-    /// A chunk's sum is over 8 logical lanes, result `i` in lane `i mod 8`.
-    #[inline(always)]
-    fn put_per_row<S: Simd>(&self, s: S, results: &[f64], first: usize) {
-        let inner = self.plan.shape.inner;
-        match &self.plan.per_row {
-            PerRow::Nothing => {}
-            PerRow::Array(view) => {
-                let mut done = 0;
-                if inner == 1 && view.outer == 1 {
-                    let out = view.row(first, 1);
-                    while done + K::E::WIDTH <= results.len() {
-                        let wide = K::E::load_wide(s, results, results, done);
-                        let value = K::E::canonical(s, K::E::narrow(s, wide));
-                        // SAFETY: the view has an element for each row of the batch, side by side.
-                        unsafe { K::E::store(s, value, out.add(done)) };
-                        done += K::E::WIDTH;
-                    }
-                }
-                for (i, &value) in results.iter().enumerate().skip(done) {
-                    let value = if value.is_nan() { K::E::NAN } else { K::E::from_f64(value) };
-                    // SAFETY: the view has an element for each row of the batch.
-                    unsafe { view.row(first + i, inner).write(value) };
-                }
-            }
-            PerRow::Wide(view) => {
-                for (i, &value) in results.iter().enumerate() {
-                    // SAFETY: as above.
-                    unsafe { view.row(first + i, inner).write(value) };
-                }
-            }
-            PerRow::Sums(sums) => {
-                let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-                for some in results.chunks(8) {
-                    // SAFETY: as many elements as the chunk of the slice has.
-                    acc = Double::accumulate(s, acc, unsafe {
-                        map::load::<Double, S>(s, some.as_ptr(), some.len())
-                    });
-                }
-                let sum = Double::reduce(s, acc);
-                let sum = if sum.0.is_finite() { Sum::new(sum, 0) } else { Sum::of_large(results) };
-                // SAFETY: this walk alone computes the chunk.
-                unsafe { sums.set(self.chunk, sum) };
-            }
-        }
-    }
-
     /// `n` rows as the kernel sees them. Beyond the first they lie in one row of the batch's inner extent.
     #[inline(always)]
     fn start(&self, row: usize, n: usize) -> Rows<K::E> {
@@ -403,7 +361,7 @@ impl<K: Kernel> Walk<'_, K> {
             len: plan.shape.len,
             first: row,
             stream: plan.stream,
-            ahead: self.ahead(),
+            ahead: self.ahead.unwrap_or_else(|| self.ahead()),
         }
     }
 
@@ -518,9 +476,11 @@ impl<K: Kernel> Walk<'_, K> {
         .then(|| {
             let row = scratch.dense[1].get::<u32>(len * WORDS);
             let words = WORDS / width;
-            for i in 0..len * WORDS {
-                // SAFETY: the buffer has room.
-                unsafe { row.add(i).write((i / words / len * words + i % words) as u32) };
+            for i in 0..width {
+                for word in 0..len * words {
+                    // SAFETY: the buffer has room.
+                    unsafe { row.add(i * len * words + word).write((i * words + word % words) as u32) };
+                }
             }
             (scratch.dense[0].get(len * GROUP + width), row.cast_const())
         });
@@ -575,6 +535,59 @@ fn offset(per_row: *mut f64, i: usize) -> *mut f64 {
     if per_row.is_null() { per_row } else { per_row.wrapping_add(i) }
 }
 
+/// Puts the results of rows `first..` of a chunk where they belong.
+/// A chunk's sum is over 8 logical lanes, result `i` in lane `i mod 8`.
+#[inline(always)]
+pub(crate) fn put_per_row<E: Element, S: Simd>(
+    s: S,
+    per_row: &PerRow<'_, E::T>,
+    inner: usize,
+    chunk: usize,
+    results: &[f64],
+    first: usize,
+) {
+    match per_row {
+        PerRow::Nothing => {}
+        PerRow::Array(view) => {
+            let mut done = 0;
+            if inner == 1 && view.outer == 1 {
+                let out = view.row(first, 1);
+                while done + E::WIDTH <= results.len() {
+                    let wide = E::load_wide(s, results, results, done);
+                    let value = E::canonical(s, E::narrow(s, wide));
+                    // SAFETY: the view has an element for each row of the batch, side by side.
+                    unsafe { E::store(s, value, out.add(done)) };
+                    done += E::WIDTH;
+                }
+            }
+            for (i, &value) in results.iter().enumerate().skip(done) {
+                let value = if value.is_nan() { E::NAN } else { E::from_f64(value) };
+                // SAFETY: the view has an element for each row of the batch.
+                unsafe { view.row(first + i, inner).write(value) };
+            }
+        }
+        PerRow::Wide(view) => {
+            for (i, &value) in results.iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { view.row(first + i, inner).write(value) };
+            }
+        }
+        PerRow::Sums(sums) => {
+            let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+            for some in results.chunks(8) {
+                // SAFETY: as many elements as the chunk of the slice has.
+                acc = Double::accumulate(s, acc, unsafe {
+                    map::load::<Double, S>(s, some.as_ptr(), some.len())
+                });
+            }
+            let sum = Double::reduce(s, acc);
+            let sum = if sum.0.is_finite() { Sum::new(sum, 0) } else { Sum::of_large(results) };
+            // SAFETY: this walk alone computes the chunk.
+            unsafe { sums.set(chunk, sum) };
+        }
+    }
+}
+
 /// The first of rows `row..row + n` of neighbouring elements and the step between them, if there is one.
 #[inline(always)]
 fn spaced<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> Option<Spaced<*mut T>> {
@@ -589,7 +602,7 @@ fn spaced<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> Option<Space
 
 /// Whether rows `row..row + n` lie side by side, `inner` stride 1.
 #[inline(always)]
-fn side_by_side<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> bool {
+pub(crate) fn side_by_side<T>(view: &View<T>, shape: Shape, row: usize, n: usize) -> bool {
     if shape.inner == 1 { view.outer == 1 } else { view.inner == 1 && row % shape.inner + n <= shape.inner }
 }
 

@@ -8,7 +8,6 @@ use crate::error::Error;
 use crate::exact::{divide_by_pair, ldexp, value};
 use crate::float::{Element, Float};
 use crate::kernels::classification_error::{ClassificationError, CountedWeights, Weights};
-use crate::kernels::cross_entropy::CrossEntropy;
 use crate::kernels::labels::{LabelType, Labels};
 use crate::kernels::log_softmax::{LogSoftmax, LogSoftmaxBackward};
 use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
@@ -16,8 +15,6 @@ use crate::kernels::map::Scale;
 #[cfg(feature = "python")]
 use crate::kernels::mse::WeightedDifference;
 use crate::kernels::mse::{CHUNK, Difference, SquaredError};
-use crate::kernels::regularized_cross_entropy::RegularizedCrossEntropy;
-use crate::kernels::soft_cross_entropy::SoftCrossEntropy;
 use crate::kernels::softmax::{Softmax, SoftmaxBackward};
 use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{self, ClassWeight, SampleWeight};
@@ -59,7 +56,7 @@ fn run<K: Kernel>(kernel: &K, plan: &Plan<'_, K::E>) {
     let chunks = rows.div_ceil(step);
     let walk = |chunk: usize| {
         let rows = chunk * step..((chunk + 1) * step).min(rows);
-        dispatch(Walk { kernel, plan, chunk, rows });
+        dispatch(Walk { kernel, plan, chunk, rows, ahead: None });
     };
     if plan.shape.size() < SERIAL || chunks <= 1 {
         (0..chunks).for_each(walk);
@@ -91,9 +88,17 @@ unsafe fn touch<E: Element>(plan: &Plan<'_, E>, rows: Range<usize>) {
         return;
     }
     let start = out.row(rows.start, 1).cast::<u8>();
-    let bytes = rows.len() * shape.len * size_of::<E::T>();
+    // SAFETY: the caller's promise.
+    unsafe { touch_pages(start, rows.len() * shape.len * size_of::<E::T>()) };
+}
+
+/// [`touch`] for memory that has not been written yet.
+///
+/// # Safety
+/// No other thread writes to these bytes.
+unsafe fn touch_pages(start: *mut u8, bytes: usize) {
     for offset in (start.addr().wrapping_neg() % HUGE_PAGE..bytes).step_by(HUGE_PAGE) {
-        // SAFETY: inside the rows, which have not been written yet; volatile, because nobody reads it.
+        // SAFETY: inside the bytes; volatile, because nobody reads it.
         unsafe { start.add(offset).write_volatile(0) };
     }
 }
@@ -287,21 +292,19 @@ impl<T: Float> Options<T> {
         z_loss: 0.0,
     };
 
-    /// The divisor of a mean. Where it is 0, no row counts.
-    fn divisor(&mut self, shape: Shape, targets: &Targets<T>, mean: bool) -> Result<(f64, f64), Error> {
+    /// The divisor of a mean, of rows with labels or with probabilities. Where it is 0, no row counts.
+    fn divisor(&mut self, shape: Shape, labels: Option<&Labels>, mean: bool) -> Result<(f64, f64), Error> {
         let rows = shape.batch();
-        let divisor = match targets {
-            Targets::Classes(labels) => {
+        let divisor = match labels {
+            Some(labels) => {
                 let count = labels.check(rows)?;
                 if !mean || self.class_weight.is_one() && self.sample_weight.is_one() {
                     return Ok((count as f64, 0.0));
                 }
                 weights::labelled_total(labels, &self.class_weight, &self.sample_weight, rows)
             }
-            Targets::Probabilities(_) if !mean || self.sample_weight.is_one() => {
-                return Ok((rows as f64, 0.0));
-            }
-            Targets::Probabilities(_) => weights::total(&self.sample_weight, rows),
+            None if !mean || self.sample_weight.is_one() => return Ok((rows as f64, 0.0)),
+            None => weights::total(&self.sample_weight, rows),
         };
         if value(divisor) == 0.0 {
             self.sample_weight = SampleWeight::Nothing;
@@ -309,6 +312,62 @@ impl<T: Float> Options<T> {
         Ok(divisor)
     }
 }
+
+/// Runs `$run` with the kernel for `$labels`, or for probabilities, and `$options`, as `$kernel`.
+macro_rules! loss_kernels {
+    ($options:expr, $shape:expr, $labels:expr, $scale:expr, $grad:expr, |$kernel:ident| $run:expr) => {{
+        use crate::kernels::{
+            cross_entropy::CrossEntropy, regularized_cross_entropy::RegularizedCrossEntropy,
+            soft_cross_entropy::SoftCrossEntropy, weights,
+        };
+        let $crate::ops::Options { temperature, class_weight, sample_weight, smoothing, z_loss } = $options;
+        let scale = $scale;
+        macro_rules! labelled {
+            ($with_grad:literal, $labels_:expr) => {{
+                let labels = $labels_;
+                let $kernel =
+                    CrossEntropy::<T, $with_grad> { labels, scale, class_weight, sample_weight, temperature };
+                $run
+            }};
+        }
+        macro_rules! soft {
+            ($with_grad:literal) => {{
+                let $kernel = SoftCrossEntropy::<T, $with_grad> { scale };
+                $run
+            }};
+        }
+        macro_rules! regularized {
+            ($soft:literal, $with_grad:literal, $labels_:expr) => {{
+                let (labels, class_total) = ($labels_, weights::class_total(&class_weight, $shape.len));
+                let $kernel = RegularizedCrossEntropy::<T, $soft, $with_grad> {
+                    labels,
+                    scale,
+                    class_weight,
+                    class_total,
+                    sample_weight,
+                    temperature,
+                    smoothing,
+                    z_loss,
+                };
+                $run
+            }};
+        }
+        let even = smoothing == 0.0 && z_loss == 0.0;
+        let plain = even && temperature.is_one() && class_weight.is_one() && sample_weight.is_one();
+        match ($labels, $grad) {
+            (Some(labels), true) if even => labelled!(true, labels),
+            (Some(labels), false) if even => labelled!(false, labels),
+            (None, true) if plain => soft!(true),
+            (None, false) if plain => soft!(false),
+            (Some(labels), true) => regularized!(false, true, Some(labels)),
+            (Some(labels), false) => regularized!(false, false, Some(labels)),
+            (None, true) => regularized!(true, true, None),
+            (None, false) => regularized!(true, false, None),
+        }
+    }};
+}
+#[cfg(feature = "python")]
+pub(crate) mod staged;
 
 /// Cross-entropy; the gradient goes to `grad`, unless there is none.
 ///
@@ -323,53 +382,22 @@ pub(crate) unsafe fn cross_entropy_view<T: Float>(
     reduce: &Reduce<T>,
     grad: Option<(View<T>, GradOutput<T>)>,
 ) -> Result<f64, Error> {
-    let divisor = options.divisor(shape, &targets, matches!(reduce, Reduce::To(Reduction::Mean)))?;
+    let labels = match &targets {
+        Targets::Classes(labels) => Some(labels),
+        Targets::Probabilities(_) => None,
+    };
+    let divisor = options.divisor(shape, labels, matches!(reduce, Reduce::To(Reduction::Mean)))?;
     let (grad, scale) = match grad {
         Some((grad, incoming)) => (Some(grad), incoming.scale(shape, reduce, divisor)),
         None => (None, Scale::All((1.0, 0.0))),
     };
-    let Options { temperature, class_weight, sample_weight, smoothing, z_loss } = options;
-    let plain = smoothing == 0.0 && z_loss == 0.0;
-    macro_rules! run {
-        ($kernel:ident <$($flag:literal),*>, $x:expr, { $($field:ident $(: $value:expr)?),* }) => {
-            run_loss(&$kernel::<T, $($flag),*> { $($field $(: $value)?),* }, shape, $x, grad, reduce, divisor)
-        };
-    }
-    Ok(match targets {
-        Targets::Classes(labels) if plain => {
-            if grad.is_some() {
-                run!(CrossEntropy<true>, [x, x], { labels, scale, class_weight, sample_weight, temperature })
-            } else {
-                run!(CrossEntropy<false>, [x, x], { labels, scale, class_weight, sample_weight, temperature })
-            }
+    // SAFETY: the caller's promise.
+    Ok(loss_kernels!(options, shape, labels.copied(), scale, grad.is_some(), |kernel| {
+        match &targets {
+            Targets::Classes(_) => run_loss(&kernel, shape, [x, x], grad, reduce, divisor),
+            Targets::Probabilities(t) => run_loss(&kernel, shape, [x, *t], grad, reduce, divisor),
         }
-        Targets::Probabilities(t)
-            if plain && temperature.is_one() && class_weight.is_one() && sample_weight.is_one() =>
-        {
-            if grad.is_some() {
-                run!(SoftCrossEntropy<true>, [x, t], { scale })
-            } else {
-                run!(SoftCrossEntropy<false>, [x, t], { scale })
-            }
-        }
-        targets => {
-            let class_total = weights::class_total(&class_weight, shape.len);
-            macro_rules! regularized {
-                ($soft:literal, $grad:literal, $x:expr, $labels:expr) => {
-                    run!(RegularizedCrossEntropy<$soft, $grad>, $x, {
-                        labels: $labels, scale, class_weight, class_total, sample_weight, temperature,
-                        smoothing, z_loss
-                    })
-                };
-            }
-            match (targets, grad.is_some()) {
-                (Targets::Classes(labels), true) => regularized!(false, true, [x, x], Some(labels)),
-                (Targets::Classes(labels), false) => regularized!(false, false, [x, x], Some(labels)),
-                (Targets::Probabilities(t), true) => regularized!(true, true, [x, t], None),
-                (Targets::Probabilities(t), false) => regularized!(true, false, [x, t], None),
-            }
-        }
-    })
+    }))
 }
 
 /// The classification error, each row times its weight if there are weights; per row into `rows` if given. `Mean`

@@ -1,7 +1,7 @@
 //! The extension module `logitkit._logitkit_core`: dtype, strides and overlap of plain arrays, and nothing else.
 //!
 //! Every function returns `NotImplemented` when an argument is not plain: not exactly an `ndarray`, not
-//! native aligned `float32` or `float64`, not foldable into (outer, class, inner), overlapping in part, and
+//! native aligned `float32` or `float64` (or of 16 bits, see `half`), not foldable into (outer, class, inner), overlapping in part, and
 //! so on. The Python package then validates, copies what must be copied, and calls again. So the operations
 //! here have no messages but one: a label out of range.
 //!
@@ -31,8 +31,12 @@ use std::ops::Range;
 type Answer = PyResult<Py<PyAny>>;
 type Object<'a, 'py> = &'a Bound<'py, PyAny>;
 
+const BOOL: c_int = 0;
 const FLOAT: c_int = 11;
 const DOUBLE: c_int = 12;
+const HALF: c_int = 23;
+/// The first number of types that NumPy does not have itself.
+const USER: c_int = 256;
 const C_CONTIGUOUS: c_int = 1;
 const F_CONTIGUOUS: c_int = 2;
 const ALIGNED: c_int = 0x100;
@@ -53,6 +57,16 @@ macro_rules! plain {
         match $value {
             Some(value) => value,
             None => return declined($py),
+        }
+    };
+}
+
+/// Unwraps an array of float32 or float64, or answers for one of 16 bits.
+macro_rules! float {
+    ($object:expr, $half:expr) => {
+        match Array::float($object) {
+            Some(array) => array,
+            None => return $half,
         }
     };
 }
@@ -133,7 +147,9 @@ impl<'a> Array<'a> {
             Some(LabelType::I16 | LabelType::U16) => 2,
             Some(LabelType::I32 | LabelType::U32) => 4,
             Some(LabelType::I64 | LabelType::U64) => 8,
+            None if self.type_num == BOOL => 1,
             None if self.type_num == FLOAT => 4,
+            None if self.type_num == HALF || self.type_num >= USER => 2,
             None => 8,
         }
     }
@@ -344,6 +360,9 @@ macro_rules! output {
     };
 }
 
+// (Here, where they see the macros.)
+mod half;
+mod masked;
 mod options;
 
 /// An operation of one array operand and a result per element.
@@ -388,7 +407,7 @@ fn binary<T: Float>(
 #[pyfunction]
 #[pyo3(signature = (x, axis, out, /))]
 fn softmax(py: Python<'_>, x: Object<'_, '_>, axis: Object<'_, '_>, out: Object<'_, '_>) -> Answer {
-    let x = plain!(py, Array::float(x));
+    let x = float!(x, half::unary(py, x, axis, out, ops::staged::softmax));
     let axis = plain!(py, axis_of(axis, &x));
     if x.type_num == FLOAT {
         unary::<f32>(py, &x, axis, out, softmax_view)
@@ -400,7 +419,7 @@ fn softmax(py: Python<'_>, x: Object<'_, '_>, axis: Object<'_, '_>, out: Object<
 #[pyfunction]
 #[pyo3(signature = (x, axis, out, /))]
 fn log_softmax(py: Python<'_>, x: Object<'_, '_>, axis: Object<'_, '_>, out: Object<'_, '_>) -> Answer {
-    let x = plain!(py, Array::float(x));
+    let x = float!(x, half::unary(py, x, axis, out, ops::staged::log_softmax));
     let axis = plain!(py, axis_of(axis, &x));
     if x.type_num == FLOAT {
         unary::<f32>(py, &x, axis, out, log_softmax_view)
@@ -418,7 +437,7 @@ fn softmax_backward(
     axis: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let y = plain!(py, Array::float(y));
+    let y = float!(y, half::binary(py, grad, y, axis, out, ops::staged::softmax_backward));
     let grad = plain!(py, y.same(grad));
     let axis = plain!(py, axis_both(axis, &y, &grad));
     if y.type_num == FLOAT {
@@ -437,7 +456,7 @@ fn log_softmax_backward(
     axis: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let y = plain!(py, Array::float(y));
+    let y = float!(y, half::binary(py, grad, y, axis, out, ops::staged::log_softmax_backward));
     let grad = plain!(py, y.same(grad));
     let axis = plain!(py, axis_both(axis, &y, &grad));
     if y.type_num == FLOAT {
@@ -526,7 +545,7 @@ fn logsumexp(
     keepdims: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(a));
+    let x = float!(a, half::logsumexp(py, a, axis, keepdims, out));
     let axis = plain!(py, axis_of(axis, &x));
     let keepdims = plain!(py, flag(keepdims));
     by_dtype!(x, logsumexp_typed(py, &x, axis, keepdims, out))
@@ -576,7 +595,7 @@ fn logsumexp_backward(
     keepdims: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(a));
+    let x = float!(a, half::logsumexp_backward(py, grad, a, lse, axis, keepdims, out));
     let axis = plain!(py, axis_of(axis, &x));
     let keepdims = plain!(py, flag(keepdims));
     let fits = |array: &Array<'_>| array.type_num == x.type_num && is_batch_of(array, &x, axis, keepdims);
@@ -748,7 +767,7 @@ fn cross_entropy(
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits));
+    let x = float!(logits, half::cross_entropy(py, logits, labels, axis, ignore_index, reduction, None, out));
     if axis.is_none() {
         return declined(py);
     }
@@ -869,7 +888,20 @@ fn cross_entropy_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits));
+    let x = float!(
+        logits,
+        half::cross_entropy_value_and_grad(
+            py,
+            logits,
+            labels,
+            axis,
+            ignore_index,
+            reduction,
+            None,
+            grad_output,
+            grad_out
+        )
+    );
     if axis.is_none() {
         return declined(py);
     }
@@ -939,7 +971,10 @@ fn mse_loss(
     if !weight.is_none() {
         return elementwise::weighted_mse_loss(py, pred, target, weight, reduction, out);
     }
-    let (p, t) = plain!(py, flat_pair(pred, target));
+    let (p, t) = match flat_pair(pred, target) {
+        Some(pair) => pair,
+        None => return half::mse_loss(py, pred, target, reduction, out),
+    };
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, mse_typed(py, &p, &t, how, out))
 }
@@ -1002,7 +1037,10 @@ fn mse_loss_value_and_grad(
             grad_out,
         );
     }
-    let (p, t) = plain!(py, flat_pair(pred, target));
+    let (p, t) = match flat_pair(pred, target) {
+        Some(pair) => pair,
+        None => return half::mse_loss_value_and_grad(py, pred, target, reduction, grad_output, grad_out),
+    };
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, mse_grad_typed(py, &p, &t, how, grad_output, grad_out))
 }
@@ -1068,7 +1106,8 @@ fn classification_error(
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(scores));
+    let half = || half::classification_error(py, scores, labels, axis, ignore_index, reduction);
+    let x = float!(scores, if sample_weight.is_none() { half() } else { declined(py) });
     if axis.is_none() {
         return declined(py);
     }
@@ -1298,6 +1337,9 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(elementwise::binary_cross_entropy_with_logits_value_and_grad, m)?,
         wrap_pyfunction!(log_loss::log_loss, m)?,
         wrap_pyfunction!(log_loss::log_loss_value_and_grad, m)?,
+        wrap_pyfunction!(masked::softmax_masked, m)?,
+        wrap_pyfunction!(masked::log_softmax_masked, m)?,
+        wrap_pyfunction!(masked::logsumexp_masked, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

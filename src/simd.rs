@@ -81,6 +81,10 @@ pub trait Lanes<T: Copy>: Copy {
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
     /// `if m { a } else { b }`.
     fn select(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+    /// Lane `i` is whether byte `i` is not zero.
+    /// # Safety
+    /// `p` is valid for reading as many bytes as there are lanes.
+    unsafe fn load_mask(self, p: *const u8) -> Self::M;
     /// Bit `i` is lane `i` of the mask.
     fn bits(self, m: Self::M) -> u32;
     /// Transposes as many vectors as a vector has lanes, in place.
@@ -111,6 +115,27 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     unsafe fn widen_first_from(self, p: *const f32, n: usize) -> [<Self as Lanes<f64>>::V; 2];
     /// Two `f64` vectors rounded to one `f32` vector.
     fn narrow(self, v: [<Self as Lanes<f64>>::V; 2]) -> <Self as Lanes<f32>>::V;
+    /// 16 numbers of 16 bits.
+    type Halves: Copy;
+    /// # Safety
+    /// `p` is valid for reading 16 elements; no alignment is needed.
+    unsafe fn load_halves(self, p: *const u16) -> Self::Halves;
+    /// # Safety
+    /// `p` is valid for writing 16 elements; no alignment is needed.
+    unsafe fn store_halves(self, v: Self::Halves, p: *mut u16);
+    /// As [`Lanes::stream`].
+    /// # Safety
+    /// `p` is valid for writing 16 elements and aligned to their 32 bytes.
+    unsafe fn stream_halves(self, v: Self::Halves, p: *mut u16);
+    /// Numbers of binary16 (5 bits of exponent), exactly.
+    fn widen_f16(self, v: Self::Halves) -> <Self as Lanes<f32>>::V;
+    /// Rounded to binary16, to nearest even. A NaN must be the canonical one, and so is the result, `0x7e00`.
+    fn narrow_f16(self, v: <Self as Lanes<f32>>::V) -> Self::Halves;
+    /// Numbers of bfloat16 (the upper half of an `f32`), exactly.
+    fn widen_bf16(self, v: Self::Halves) -> <Self as Lanes<f32>>::V;
+    /// Rounded to bfloat16, to nearest even, by integer arithmetic: the processors' own instruction takes subnormal
+    /// numbers for zero. A NaN must be the canonical one, and so is the result, `0x7fc0`.
+    fn narrow_bf16(self, v: <Self as Lanes<f32>>::V) -> Self::Halves;
     /// `(m, k)` with `v = m * 2^k` and `1 <= m < 2`, for lanes that are positive and normal; other lanes
     /// give anything.
     fn split_exponent(self, v: <Self as Lanes<f64>>::V)
@@ -146,7 +171,7 @@ pub trait Task {
 pub enum Level {
     /// No instruction beyond the target's baseline; fused multiply-add in software where it is missing.
     Portable = 1,
-    /// AVX2 and FMA (x86-64 from 2013 on).
+    /// AVX2, FMA and F16C (x86-64 from 2013 on).
     Avx2 = 2,
     /// AVX-512 F, BW, DQ and VL (x86-64 servers from 2017 on, Zen 4 and later).
     Avx512 = 3,
@@ -172,7 +197,11 @@ impl Level {
         match self {
             Level::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Level::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => {
                 Level::Avx2.is_available()

@@ -144,8 +144,8 @@ def softmax(
             result = _normalize.softmax(x, axis, out)
         return result
     result = NotImplemented
-    if where is None and dtype is None:
-        result = _core.normalize(x, axis, False, temperature, return_lse, out)
+    if dtype is None:
+        result = _core.normalize(x, axis, False, temperature, return_lse, out, where)
     if result is NotImplemented:
         result = _normalize.normalize_with(
             x, axis, where, temperature, dtype, out, return_lse, log=False
@@ -270,8 +270,8 @@ def log_softmax(
             result = _normalize.log_softmax(x, axis, out)
         return result
     result = NotImplemented
-    if where is None and dtype is None:
-        result = _core.normalize(x, axis, True, temperature, return_lse, out)
+    if dtype is None:
+        result = _core.normalize(x, axis, True, temperature, return_lse, out, where)
     if result is NotImplemented:
         result = _normalize.normalize_with(
             x, axis, where, temperature, dtype, out, return_lse, log=True

@@ -1,6 +1,6 @@
-# The compiled module. Its functions do all the work for plain input (exact ndarrays, native float32
-# or float64, strides that fold into outer x class x inner) and return NotImplemented for anything
-# else, hence Any.
+# The compiled module. Its functions do all the work for plain input (exact ndarrays, native
+# float16, bfloat16, float32 or float64, strides that fold into outer x class x inner) and return
+# NotImplemented for anything else, hence Any. A mask has the shape of its operand.
 
 from typing import Any
 
@@ -34,7 +34,14 @@ def cross_entropy_value_and_grad(
     /,
 ) -> Any: ...
 def normalize(
-    x: object, axis: object, log: object, temperature: object, lse: object, out: object, /
+    x: object,
+    axis: object,
+    log: object,
+    temperature: object,
+    lse: object,
+    out: object,
+    mask: object,
+    /,
 ) -> Any: ...
 def backward(
     grad: object, y: object, axis: object, log: object, temperature: object, out: object, /
@@ -136,6 +143,11 @@ def cross_entropy_grad_hess(
     order: object,
     out: object,
     /,
+) -> Any: ...
+def softmax_masked(x: object, axis: object, out: object, mask: object, /) -> Any: ...
+def log_softmax_masked(x: object, axis: object, out: object, mask: object, /) -> Any: ...
+def logsumexp_masked(
+    a: object, axis: object, keepdims: object, out: object, mask: object, /
 ) -> Any: ...
 def get_num_threads() -> int: ...
 def set_num_threads(n: int, /) -> None: ...

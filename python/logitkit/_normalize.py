@@ -1,9 +1,10 @@
 """How does what the compiled module declines reach it all the same? The slow path of everything.
 
-The compiled module takes exact ndarrays, native float32 or float64, with at least one dimension,
-one class axis and strides that fold into (outer, class, inner). Here lists, other dtypes, 0-d and
-empty arrays, several class axes and all other strides are brought into that form, or refused with a
-precise exception. Nothing is written to `out` or `grad_out` before every argument was checked.
+The compiled module takes exact ndarrays, native float16, bfloat16, float32 or float64, with at
+least one dimension, one class axis and strides that fold into (outer, class, inner). Here lists,
+other dtypes, 0-d and empty arrays, several class axes and all other strides are brought into that
+form (16-bit ones as float32), or refused with a precise exception. Nothing is written to `out` or
+`grad_out` before every argument was checked.
 """
 
 from __future__ import annotations
@@ -107,14 +108,24 @@ def logsumexp_backward(
 
 
 def _normalize_wide(
-    x: Array, axis: int, log: bool, temperature: Array | float | None, lse: bool, _out: object
+    x: Array,
+    axis: int,
+    log: bool,
+    temperature: Array | float | None,
+    lse: bool,
+    _out: object,
+    mask: Array | None,
 ) -> Any:
     """What the compiled module's `normalize` does, for dtypes that it does not take."""
     if isinstance(temperature, np.ndarray):
         temperature = np.expand_dims(temperature, axis)
     if temperature is not None:
         x = x / np.asarray(temperature, x.real.dtype)
+    if mask is not None:
+        x = np.where(mask, x, x.dtype.type(-np.inf))
     y = (_wide.log_softmax if log else _wide.softmax)(x, axis, None)
+    if mask is not None:
+        np.copyto(y, -np.inf if log else 0, where=~mask)
     return (y, _wide.logsumexp(x, axis)) if lse else y
 
 
@@ -269,11 +280,9 @@ def normalize_with(
     kept = reduced_shape(full, axes, keepdims=True)
     target = _target(out, "out", x, x.shape, dtype)
 
-    lead = plain(x, work_dtype(dtype)).reshape(full)
-    if where is not None:
-        lead = lead.copy(order="K")
-        lead[~where.reshape(full)] = -np.inf
-    lse = np.empty(kept, lead.dtype)
+    # (A result of 16 bits is rounded from the same format only.)
+    lead = plain(x, dtype if x.dtype == dtype else work_dtype(dtype)).reshape(full)
+    lse = np.empty(kept, work_dtype(dtype))
     if x.size == 0:
         lse.fill(-np.inf)
     else:
@@ -282,9 +291,12 @@ def normalize_with(
         if isinstance(temperature, np.ndarray):
             temperature = _row_numbers(_arranged(temperature, order, index, axes), index)
         core = _normalize_wide if is_wide(dtype) else _core.normalize
+        mask = None if where is None else _arranged(where.reshape(full), order, index, axes)
         y = _call(
-            lambda view, out: core(view, index, log, temperature, bool(return_lse), out),
-            [view],
+            lambda view, mask, out: core(
+                view, index, log, temperature, bool(return_lse), out, mask
+            ),
+            [view, mask],
             _arranged(target.reshape(full), order, index, axes),
         )
         if return_lse:
@@ -293,9 +305,6 @@ def normalize_with(
         rows = target.reshape(full).transpose(order)
         if not np.may_share_memory(y, rows):
             rows[...] = y.reshape(rows.shape)
-    if where is not None:
-        nothing = ~where.reshape(full).any(axis=axes, keepdims=True)
-        np.copyto(target.reshape(full), -np.inf if log else 0, where=nothing)
     result = scalar_or_array(target) if out is None else out
     return (result, scalar_or_array(lse.reshape(small))) if return_lse else result
 

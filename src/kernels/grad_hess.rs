@@ -481,9 +481,8 @@ impl<T: Float> Chunk<'_, T> {
                 }
             }
         }
-        if scratch.iter().all(|buffer| buffer.bytes() <= KEPT_BYTES) {
-            let _ = SCRATCH.try_with(|cell| cell.set(Some(scratch)));
-        }
+        scratch.iter_mut().for_each(|buffer| buffer.keep(KEPT_BYTES));
+        let _ = SCRATCH.try_with(|cell| cell.set(Some(scratch)));
     }
 
     /// Sets the factors of a row of this weight; whether all of them are finite.

@@ -2,6 +2,8 @@
 //! arrays of the batch shape, class weights as an array of the logits' dtype.
 #![expect(unsafe_code, reason = "the kernels take pointers")]
 
+use super::half::{self, half};
+use super::masked::mask_of;
 use super::{
     Answer, Array, Axis, DOUBLE, FLOAT, Object, Options, Sendable, View, axis_both, axis_of, compute,
     cross_entropy_grad_typed, cross_entropy_typed, declined, flag, ignored, is_batch_of, new_rows,
@@ -10,7 +12,8 @@ use super::{
 use crate::float::Float;
 use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{ClassWeight, SampleWeight};
-use crate::ops::{self, Normal};
+use crate::ops::{self, Normal, staged};
+use crate::stage::Format;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyTuple};
 
@@ -52,7 +55,7 @@ pub(super) fn temperature_of(
 }
 
 /// The options of a cross-entropy: `(temperature, class_weight, sample_weight, label_smoothing, z_loss)`.
-fn options_of<T: Float>(
+pub(super) fn options_of<T: Float>(
     object: Object<'_, '_>,
     x: &Array<'_>,
     axis: Axis,
@@ -93,9 +96,11 @@ fn options_of<T: Float>(
     })
 }
 
-/// Softmax (`log`: its logarithm) of `x / temperature`; with `lse`, a pair of it and logsumexp.
+/// Softmax (`log`: its logarithm) of `x / temperature` where the mask is true; with `lse`, a pair of it and logsumexp,
+/// which is float32 for 16-bit types.
 #[pyfunction]
-#[pyo3(signature = (x, axis, log, temperature, lse, out, /))]
+#[pyo3(signature = (x, axis, log, temperature, lse, out, mask, /))]
+#[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
 pub(super) fn normalize(
     py: Python<'_>,
     x: Object<'_, '_>,
@@ -104,50 +109,89 @@ pub(super) fn normalize(
     temperature: Object<'_, '_>,
     lse: Object<'_, '_>,
     out: Object<'_, '_>,
+    mask: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(x));
-    let axis = plain!(py, axis_of(axis, &x));
+    let float = Array::float(x);
+    let array = plain!(py, float.or_else(|| half(x).map(|(x, _)| x)));
+    let axis = plain!(py, axis_of(axis, &array));
     let which = if plain!(py, flag(log)) { Normal::LogSoftmax } else { Normal::Softmax };
-    let temperature = plain!(py, temperature_of(temperature, &x, axis, out));
+    let temperature = plain!(py, temperature_of(temperature, &array, axis, out));
     let lse = plain!(py, flag(lse));
-    by_dtype!(x, normalize_typed(py, &x, axis, which, temperature, lse, out))
+    let mask = if mask.is_none() { None } else { Some(plain!(py, mask_of(mask, &array))) };
+    let call = Normalize { axis, which, temperature, lse, mask };
+    match float {
+        Some(x) if x.type_num == FLOAT => call.run::<f32>(py, &x, Format::NATIVE, out),
+        Some(x) => call.run::<f64>(py, &x, Format::NATIVE, out),
+        None => {
+            let (x, format) = plain!(py, half(x));
+            call.run::<f32>(py, &x, format, out)
+        }
+    }
 }
 
-fn normalize_typed<T: Float>(
-    py: Python<'_>,
-    x: &Array<'_>,
+/// The arguments of [`normalize`].
+struct Normalize<'a> {
     axis: Axis,
     which: Normal,
     temperature: Temperature,
     lse: bool,
-    out: Object<'_, '_>,
-) -> Answer {
-    let shape = x.shape(axis);
-    let from = plain!(py, x.view::<T>(axis));
-    let fresh = out.is_none();
-    let out = output!(py, x, out, &[x]);
-    let to = View { fresh, ..plain!(py, Array::new(&out).and_then(|out| out.view::<T>(axis))) };
-    let mut value = T::default();
-    let single = x.dims.len() == 1 || matches!(axis, Axis::All);
-    let rows = if lse && !single { Some(new_rows(py, x, axis, false, x.type_num)?) } else { None };
-    let lse_to = match &rows {
-        Some(rows) => Some(plain!(py, Array::new(rows).and_then(|rows| rows.row_view::<T>(axis, false)))),
-        None => lse.then(|| View::per_row(&raw mut value, shape)),
-    };
-    let work = Sendable((temperature, lse_to));
-    // SAFETY: views of nonempty arrays of matching shapes; the output is checked, logsumexp's is new.
-    compute(py, shape.size(), || unsafe {
-        let (temperature, lse_to) = { work }.0;
-        ops::normalize_view(shape, from, to, which, temperature, lse_to);
-    });
-    if !lse {
-        return Ok(out.unbind());
+    mask: Option<Array<'a>>,
+}
+
+impl Normalize<'_> {
+    fn run<T: Float>(
+        self,
+        py: Python<'_>,
+        x: &Array<'_>,
+        format: &'static Format<T>,
+        out: Object<'_, '_>,
+    ) -> Answer {
+        let Normalize { axis, which, temperature, lse, mask } = self;
+        let shape = x.shape(axis);
+        let fresh = out.is_none();
+        let out = output!(py, x, out, &[x]);
+        let to = plain!(py, Array::new(&out).filter(|out| mask.is_none_or(|mask| mask.is_apart(out))));
+        let mut value = T::default();
+        let single = x.dims.len() == 1 || matches!(axis, Axis::All);
+        let type_num = if size_of::<T>() == 4 { FLOAT } else { DOUBLE };
+        let rows = if lse && !single { Some(new_rows(py, x, axis, false, type_num)?) } else { None };
+        let lse_to = match &rows {
+            Some(rows) => Some(plain!(py, Array::new(rows).and_then(|rows| rows.row_view::<T>(axis, false)))),
+            None => lse.then(|| View::per_row(&raw mut value, shape)),
+        };
+        if format.size == size_of::<T>() && mask.is_none() {
+            let from = plain!(py, x.view::<T>(axis));
+            let to = View { fresh, ..plain!(py, to.view::<T>(axis)) };
+            let work = Sendable((temperature, lse_to));
+            // SAFETY: views of nonempty arrays of matching shapes; the output is checked, logsumexp's is new.
+            compute(py, shape.size(), || unsafe {
+                let (temperature, lse_to) = { work }.0;
+                ops::normalize_view(shape, from, to, which, temperature, lse_to);
+            });
+        } else {
+            let from = plain!(py, x.operand(axis, format));
+            let mut to = plain!(py, to.operand(axis, format));
+            to.view.fresh = fresh;
+            let mask = match &mask {
+                Some(mask) => Some(plain!(py, mask.view::<u8>(axis))),
+                None => None,
+            };
+            let work = Sendable((temperature, lse_to));
+            // SAFETY: as above; the mask is of the shape of `x`.
+            compute(py, shape.size(), || unsafe {
+                let (temperature, lse_to) = { work }.0;
+                staged::normalize(shape, from, to, which, temperature, lse_to, mask);
+            });
+        }
+        if !lse {
+            return Ok(out.unbind());
+        }
+        let lse = match rows {
+            Some(rows) => rows.unbind(),
+            None => scalar(py, value)?,
+        };
+        Ok(PyTuple::new(py, [out, lse.into_bound(py)])?.into_any().unbind())
     }
-    let lse = match rows {
-        Some(rows) => rows.unbind(),
-        None => scalar(py, value)?,
-    };
-    Ok(PyTuple::new(py, [out, lse.into_bound(py)])?.into_any().unbind())
 }
 
 /// The gradient of [`normalize`] from its result.
@@ -205,7 +249,12 @@ pub(super) fn cross_entropy_with(
     options: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits).filter(|_| !axis.is_none()));
+    let Some(x) = Array::float(logits) else {
+        return half::cross_entropy(py, logits, labels, axis, ignore_index, reduction, Some(options), out);
+    };
+    if axis.is_none() {
+        return declined(py);
+    }
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
@@ -232,7 +281,23 @@ pub(super) fn cross_entropy_with_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits).filter(|_| !axis.is_none()));
+    let Some(x) = Array::float(logits) else {
+        let options = Some(options);
+        return half::cross_entropy_value_and_grad(
+            py,
+            logits,
+            labels,
+            axis,
+            ignore_index,
+            reduction,
+            options,
+            grad_output,
+            grad_out,
+        );
+    };
+    if axis.is_none() {
+        return declined(py);
+    }
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));

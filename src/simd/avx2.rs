@@ -1,16 +1,16 @@
-//! AVX2 and FMA: a logical vector is two registers.
+//! AVX2, FMA and F16C: a logical vector is two registers.
 #![expect(unsafe_code, reason = "intrinsics; the token proves the instruction set")]
 
 use super::{Lanes, Simd, Task};
 use core::arch::x86_64::*;
 
-/// Proof that the processor has AVX2 and FMA.
+/// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
 
 impl Avx2 {
     /// # Safety
-    /// The processor has AVX2 and FMA.
+    /// The processor has AVX2, FMA and F16C.
     #[inline(always)]
     pub(super) unsafe fn assume() -> Self {
         Avx2(())
@@ -159,6 +159,14 @@ impl Lanes<f32> for Avx2 {
     #[inline(always)]
     fn select(self, m: [__m256; 2], a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
         both!(_mm256_blendv_ps(b, a, m))
+    }
+    #[inline(always)]
+    unsafe fn load_mask(self, p: *const u8) -> [__m256; 2] {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        let bytes = unsafe { [_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(8).cast())] };
+        let (zero, lanes) = ([isa!(_mm256_setzero_si256()); 2], both!(_mm256_cvtepu8_epi32(bytes)));
+        let mask = both!(_mm256_cmpgt_epi32(lanes, zero));
+        both!(_mm256_castsi256_ps(mask))
     }
     #[inline(always)]
     fn bits(self, m: [__m256; 2]) -> u32 {
@@ -334,6 +342,15 @@ impl Lanes<f64> for Avx2 {
         both!(_mm256_blendv_pd(b, a, m))
     }
     #[inline(always)]
+    unsafe fn load_mask(self, p: *const u8) -> [__m256d; 2] {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        let low = unsafe { _mm_loadl_epi64(p.cast()) };
+        let bytes = [low, isa!(_mm_srli_si128::<4>(low))];
+        let (zero, lanes) = ([isa!(_mm256_setzero_si256()); 2], both!(_mm256_cvtepu8_epi64(bytes)));
+        let mask = both!(_mm256_cmpgt_epi64(lanes, zero));
+        both!(_mm256_castsi256_pd(mask))
+    }
+    #[inline(always)]
     fn bits(self, m: [__m256d; 2]) -> u32 {
         let [low, high] = both!(_mm256_movemask_pd(m));
         (low | high << 4) as u32
@@ -414,6 +431,51 @@ impl Simd for Avx2 {
         let (a, b) = (both!(_mm256_cvtpd_ps(a)), both!(_mm256_cvtpd_ps(b)));
         isa!([_mm256_set_m128(a[1], a[0]), _mm256_set_m128(b[1], b[0])])
     }
+    type Halves = __m256i;
+    #[inline(always)]
+    unsafe fn load_halves(self, p: *const u16) -> __m256i {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_halves(self, v: __m256i, p: *mut u16) {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_halves(self, v: __m256i, p: *mut u16) {
+        // SAFETY: the caller's promise (32-byte alignment included).
+        unsafe { _mm256_stream_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn widen_f16(self, v: __m256i) -> [__m256; 2] {
+        let v = isa!([_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)]);
+        both!(_mm256_cvtph_ps(v))
+    }
+    #[inline(always)]
+    fn narrow_f16(self, v: [__m256; 2]) -> __m256i {
+        let [low, high] = both!(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+        isa!(_mm256_set_m128i(high, low))
+    }
+    #[inline(always)]
+    fn widen_bf16(self, v: __m256i) -> [__m256; 2] {
+        let v = isa!([_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)]);
+        let wide = both!(_mm256_cvtepu16_epi32(v));
+        let bits = both!(_mm256_slli_epi32::<16>(wide));
+        both!(_mm256_castsi256_ps(bits))
+    }
+    #[inline(always)]
+    fn narrow_bf16(self, v: [__m256; 2]) -> __m256i {
+        let (one, most) = ([isa!(_mm256_set1_epi32(1)); 2], [isa!(_mm256_set1_epi32(0x7fff)); 2]);
+        let bits = both!(_mm256_castps_si256(v));
+        let last = both!(_mm256_srli_epi32::<16>(bits));
+        let odd = both!(_mm256_and_si256(last, one));
+        let rounded = both!(_mm256_add_epi32(bits, most));
+        let rounded = both!(_mm256_add_epi32(rounded, odd));
+        let [low, high] = both!(_mm256_srli_epi32::<16>(rounded));
+        // Packed within 128 bits: the two middle quarters change places.
+        isa!(_mm256_permute4x64_epi64::<0xd8>(_mm256_packus_epi32(low, high)))
+    }
     #[inline(always)]
     fn split_exponent(self, v: [__m256d; 2]) -> ([__m256d; 2], [__m256d; 2]) {
         let one = self.splat(1.0f64);
@@ -434,7 +496,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn call<K: Task>(self, task: K) -> K::Out {
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         #[inline(never)]
         fn run<K: Task>(task: K, s: Avx2) -> K::Out {
             task.run(s)

@@ -121,6 +121,14 @@ impl Lanes<f32> for Avx512 {
         isa!(_mm512_mask_blend_ps(m, b, a))
     }
     #[inline(always)]
+    unsafe fn load_mask(self, p: *const u8) -> __mmask16 {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe {
+            let bytes = _mm_loadu_si128(p.cast());
+            _mm_test_epi8_mask(bytes, bytes)
+        }
+    }
+    #[inline(always)]
     fn bits(self, m: __mmask16) -> u32 {
         u32::from(m)
     }
@@ -251,6 +259,14 @@ impl Lanes<f64> for Avx512 {
         isa!(_mm512_mask_blend_pd(m, b, a))
     }
     #[inline(always)]
+    unsafe fn load_mask(self, p: *const u8) -> __mmask8 {
+        // SAFETY: the caller's promise; the token for the instruction set. (The upper bytes are zero.)
+        unsafe {
+            let bytes = _mm_loadl_epi64(p.cast());
+            _mm_test_epi8_mask(bytes, bytes) as __mmask8
+        }
+    }
+    #[inline(always)]
     fn bits(self, m: __mmask8) -> u32 {
         u32::from(m)
     }
@@ -313,6 +329,42 @@ impl Simd for Avx512 {
     fn narrow(self, v: [__m512d; 2]) -> __m512 {
         isa!(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(_mm512_cvtpd_ps(v[0])), _mm512_cvtpd_ps(v[1])))
     }
+    type Halves = __m256i;
+    #[inline(always)]
+    unsafe fn load_halves(self, p: *const u16) -> __m256i {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_halves(self, v: __m256i, p: *mut u16) {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_halves(self, v: __m256i, p: *mut u16) {
+        // SAFETY: the caller's promise (32-byte alignment included).
+        unsafe { _mm256_stream_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn widen_f16(self, v: __m256i) -> __m512 {
+        isa!(_mm512_cvtph_ps(v))
+    }
+    #[inline(always)]
+    fn narrow_f16(self, v: __m512) -> __m256i {
+        isa!(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
+    }
+    #[inline(always)]
+    fn widen_bf16(self, v: __m256i) -> __m512 {
+        isa!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v))))
+    }
+    #[inline(always)]
+    fn narrow_bf16(self, v: __m512) -> __m256i {
+        let bits = isa!(_mm512_castps_si512(v));
+        let odd = isa!(_mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000)));
+        let rounded = isa!(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)));
+        let rounded = isa!(_mm512_mask_add_epi32(rounded, odd, rounded, _mm512_set1_epi32(1)));
+        isa!(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)))
+    }
     #[inline(always)]
     fn split_exponent(self, v: __m512d) -> (__m512d, __m512d) {
         isa!((_mm512_getmant_pd::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(v), _mm512_getexp_pd(v)))
@@ -323,7 +375,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn call<K: Task>(self, task: K) -> K::Out {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         #[inline(never)]
         fn run<K: Task>(task: K, s: Avx512) -> K::Out {
             task.run(s)

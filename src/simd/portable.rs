@@ -128,6 +128,12 @@ macro_rules! lanes {
                 each!(|a, b, m| if m { a } else { b })
             }
             #[inline(always)]
+            unsafe fn load_mask(self, p: *const u8) -> Self::M {
+                // SAFETY: the caller's promise.
+                let bytes: [u8; $width] = unsafe { p.cast::<[u8; $width]>().read() };
+                bytes.map(|byte| byte != 0)
+            }
+            #[inline(always)]
             fn bits(self, m: Self::M) -> u32 {
                 let mut bits = 0;
                 for i in 0..$width {
@@ -198,6 +204,41 @@ impl Simd for Portable {
         }
         out
     }
+    type Halves = [u16; 16];
+    #[inline(always)]
+    unsafe fn load_halves(self, p: *const u16) -> [u16; 16] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[u16; 16]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_halves(self, v: [u16; 16], p: *mut u16) {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[u16; 16]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_halves(self, v: [u16; 16], p: *mut u16) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_halves(v, p) }
+    }
+    #[inline(always)]
+    fn widen_f16(self, v: [u16; 16]) -> [f32; 16] {
+        v.map(f16_to_f32)
+    }
+    #[inline(always)]
+    fn narrow_f16(self, v: [f32; 16]) -> [u16; 16] {
+        v.map(f32_to_f16)
+    }
+    #[inline(always)]
+    fn widen_bf16(self, v: [u16; 16]) -> [f32; 16] {
+        v.map(|v| f32::from_bits(u32::from(v) << 16))
+    }
+    #[inline(always)]
+    fn narrow_bf16(self, v: [f32; 16]) -> [u16; 16] {
+        v.map(|v| {
+            let bits = v.to_bits();
+            (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
+        })
+    }
     #[inline(always)]
     fn split_exponent(self, v: [f64; 8]) -> ([f64; 8], [f64; 8]) {
         let m = each!(|v| f64::from_bits(v.to_bits() & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000));
@@ -215,6 +256,35 @@ impl Simd for Portable {
         }
         run(task)
     }
+}
+
+/// The number of binary16 with these bits. Its exponent and significand stand where those of an `f32` do, but for the
+/// bias; a subnormal one is made from a normal number and the first of its exponent.
+#[inline(always)]
+fn f16_to_f32(half: u16) -> f32 {
+    let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
+    let bias = (127 - 15) << 23;
+    let normal = rest + bias;
+    let subnormal = f32::from_bits(normal + (1 << 23)) - f32::from_bits(bias + (1 << 23));
+    let magnitude = if rest < 1 << 23 {
+        subnormal.to_bits()
+    } else if rest >= 31 << 23 {
+        normal + bias
+    } else {
+        normal
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+/// Rounded to binary16, to nearest even. Below the normal range, adding a number whose last bit is worth `2^-24` rounds;
+/// above, half of what is cut off is added, less the smallest part where the last bit that stays is even.
+#[inline(always)]
+fn f32_to_f16(x: f32) -> u16 {
+    let (sign, rest) = ((x.to_bits() >> 16 & 0x8000) as u16, x.to_bits() & 0x7fff_ffff);
+    let subnormal = (f32::from_bits(rest) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+    let normal = rest.wrapping_sub((127 - 15) << 23).wrapping_add(0xfff + (rest >> 13 & 1)) >> 13;
+    let magnitude = if rest < (127 - 14) << 23 { subnormal } else { normal.min(0x7c00) };
+    if rest > 0x7f80_0000 { 0x7e00 } else { sign | magnitude as u16 }
 }
 
 const TWO_23: f32 = (1u32 << 23) as f32;

@@ -62,6 +62,10 @@ at_every_level! {
     widen_first_lanes: |s| { widen_first(s) }
     widen_and_narrow: |s| { passage(s) }
     split_exponent: |s| { exponent(s) }
+    binary16: |s| { halves::<S, 10>(s) }
+    bfloat16: |s| { halves::<S, 7>(s) }
+    mask_f32: |s| { masks::<f32, S>(s) }
+    mask_f64: |s| { masks::<f64, S>(s) }
 }
 
 /// How many vectors an ordinary check takes.
@@ -308,6 +312,90 @@ fn passage<S: Simd>(s: S) {
         let v = s.narrow([vector::<f64, S>(s, &wide[..8]), vector::<f64, S>(s, &wide[8..])]);
         let rounded: Vec<f32> = wide.iter().map(|&x| x as f32).collect();
         expect(&numbers::<f32, S>(s, v), &[&rounded], |x| x[0]);
+    }
+}
+
+/// The number of a 16-bit format with so many stored bits of significand, by its definition.
+fn half_value(bits: u16, mantissa: u32) -> f64 {
+    let field = i32::from(bits & 0x7fff) >> mantissa;
+    let fraction = f64::from(bits & ((1 << mantissa) - 1)) / f64::from(1 << mantissa);
+    let (last, bias) = ((1 << (15 - mantissa)) - 1, (1 << (14 - mantissa)) - 1);
+    let magnitude = if field == last {
+        if fraction == 0.0 { f64::INFINITY } else { f64::NAN }
+    } else if field == 0 {
+        fraction * 2f64.powi(1 - bias)
+    } else {
+        (1.0 + fraction) * 2f64.powi(field - bias)
+    };
+    if bits >> 15 == 1 { -magnitude } else { magnitude }
+}
+
+/// All numbers of a 16-bit format, and `f32` numbers around each of them and around the middle to the next one.
+#[inline(always)]
+fn halves<S: Simd, const MANTISSA: u32>(s: S) {
+    let to_half = |x: &[f32; 16]| {
+        let v = vector::<f32, S>(s, x);
+        let rounded = if MANTISSA == 10 { s.narrow_f16(v) } else { s.narrow_bf16(v) };
+        let mut out = [0u16; 16];
+        // SAFETY: the array holds 16 elements.
+        unsafe { s.store_halves(rounded, out.as_mut_ptr()) };
+        out
+    };
+    for first in (0..1u32 << 16).step_by(16) {
+        let bits: [u16; 16] = std::array::from_fn(|i| (first + i as u32) as u16);
+        // SAFETY: the array holds 16 elements.
+        let loaded = unsafe { s.load_halves(bits.as_ptr()) };
+        let got =
+            numbers::<f32, S>(s, if MANTISSA == 10 { s.widen_f16(loaded) } else { s.widen_bf16(loaded) });
+        for (i, &x) in got.iter().enumerate() {
+            let want = half_value(bits[i], MANTISSA) as f32;
+            assert!(x.to_bits() == want.to_bits() || x.is_nan() && want.is_nan(), "{:#x} is {x}", bits[i]);
+        }
+    }
+    let infinity = ((1u16 << (15 - MANTISSA)) - 1) << MANTISSA;
+    for sign in [0u16, 0x8000] {
+        for below in 0..infinity {
+            // The next number; beyond the largest one, what it would be.
+            let low = half_value(below, MANTISSA);
+            let high = if below + 1 == infinity {
+                low + (low - half_value(below - 1, MANTISSA))
+            } else {
+                half_value(below + 1, MANTISSA)
+            };
+            let middle = 0.5 * (low + high);
+            let exact = middle as f32;
+            let even = below + (below & 1);
+            let (less, more) = (exact.next_down(), exact.next_up());
+            let mut cases = [(0f32, 0u16); 16];
+            let some = [(low as f32, below), (less, below), (exact, even), (more, below + 1)];
+            let seen = if f64::from(exact) == middle { &some[..] } else { &some[..1] };
+            cases[..seen.len()].copy_from_slice(seen);
+            let x = cases.map(|(x, _)| if sign == 0 { x } else { -x });
+            let got = to_half(&x);
+            for (i, &(_, want)) in cases.iter().enumerate() {
+                assert_eq!(got[i], want | sign, "{} at place {i}", x[i]);
+            }
+        }
+    }
+    let (most, nan) = (f32::MAX, f32::from_bits(0x7fc0_0000));
+    let mut x = [0f32; 16];
+    x[..8].copy_from_slice(&[f32::INFINITY, f32::NEG_INFINITY, most, -most, nan, -0.0, 1e-45, -1e-45]);
+    let want = [infinity, infinity | 0x8000, infinity, infinity | 0x8000, infinity | 1 << (MANTISSA - 1)];
+    assert_eq!(to_half(&x)[..5], want);
+    assert_eq!(to_half(&x)[5..8], [0x8000, 0, 0x8000]);
+}
+
+#[inline(always)]
+fn masks<T: Number, S: Lanes<T>>(s: S) {
+    let (yes, no) = (vec![T::integer(1); lanes::<T>().len()], vec![T::integer(0); lanes::<T>().len()]);
+    let mut random = Random(15);
+    for _ in 0..ROUNDS / 10 {
+        let bytes: Vec<u8> = yes.iter().map(|_| [0, 1, 0x80, 0xff, 2][random.below(5) as usize]).collect();
+        // SAFETY: there are as many bytes as lanes.
+        let mask = unsafe { s.load_mask(bytes.as_ptr()) };
+        let got = numbers(s, s.select(mask, vector(s, &yes), vector(s, &no)));
+        let want: Vec<T> = bytes.iter().map(|&byte| T::integer(i64::from(byte != 0))).collect();
+        expect(&got, &[&want], |x| x[0]);
     }
 }
 

@@ -1,0 +1,421 @@
+//! The operations on 16-bit numbers, and under masks: the same kernels, on rows that [`crate::stage`] copies.
+
+use super::{
+    FLAT_CLAIM, GradOutput, HUGE_PAGE, Normal, Options, Reduce, SERIAL, STREAM_BYTES, flat, squared_error,
+    touch_pages,
+};
+use crate::error::Error;
+use crate::float::{Element, Float};
+use crate::kernels::classification_error::ClassificationError;
+use crate::kernels::labels::Labels;
+use crate::kernels::log_softmax::{LogSoftmax, LogSoftmaxBackward};
+use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
+use crate::kernels::map::Scale;
+use crate::kernels::mse::{CHUNK, Difference, WeightedDifference};
+use crate::kernels::softmax::{Softmax, SoftmaxBackward};
+use crate::kernels::temperature::Temperature;
+use crate::lines::{Kernel, PerRow, Plan, Walk, chunk_rows};
+use crate::parallel::{get_num_threads, run_chunks};
+use crate::shape::{Shape, View};
+use crate::simd::dispatch;
+use crate::stage::{Block, Call, Mask, Operand, Results, Run, Scratch, stage_flat, unstage_flat};
+use crate::sums::{Reduction, Sum, Sums};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Runs a call over all its rows.
+///
+/// # Safety
+/// The views are valid for the call's shape; the output is apart from the operands or exactly one of them.
+unsafe fn run_all<T: Float>(call: &Call<'_, T>, run: &Run<'_, T>) {
+    let (shape, step) = (call.shape, chunk_rows(call.shape));
+    let rows = shape.batch();
+    let chunks = rows.div_ceil(step);
+    let work = |chunks: Range<usize>| {
+        Scratch::with(|scratch| {
+            for chunk in chunks {
+                let rows = chunk * step..((chunk + 1) * step).min(rows);
+                // SAFETY: the caller's promise; this thread alone computes the chunk.
+                unsafe { call.run(chunk, rows, run, scratch) };
+            }
+        });
+    };
+    if shape.size() < SERIAL || chunks <= 1 {
+        work(0..chunks);
+        return;
+    }
+    // As for plain operands: neighbouring chunks go to one thread, up to a huge page.
+    let threads = get_num_threads();
+    let size = call.out.as_ref().unwrap_or(&call.x[0]).format.size;
+    let bytes = step * shape.len * size;
+    let span = (HUGE_PAGE / bytes.max(1)).clamp(1, (chunks / (8 * threads)).max(1));
+    run_chunks(chunks.div_ceil(span), threads, &|claim| {
+        let chunks = claim * span..((claim + 1) * span).min(chunks);
+        if let Some(Operand { view, .. }) = call.out
+            && view.fresh
+            && shape.inner == 1
+            && view.len == 1
+            && view.outer == shape.len as isize
+        {
+            let rows = chunks.start * step..(chunks.end * step).min(rows);
+            let start = view.ptr.wrapping_add(rows.start * shape.len * size);
+            // SAFETY: the rows of these chunks are this thread's.
+            unsafe { touch_pages(start, rows.len() * shape.len * size) };
+        }
+        work(chunks);
+    });
+}
+
+/// [`run_all`] with one kernel.
+///
+/// # Safety
+/// As [`run_all`].
+unsafe fn run_kernel<T: Float, K: Kernel<E = T::Ops>>(call: &Call<'_, T>, kernel: &K) {
+    let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
+        dispatch(Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) });
+    };
+    // SAFETY: the caller's promise.
+    unsafe { run_all(call, &run) }
+}
+
+fn streams<T: Float>(elements: usize, out: &Operand<T>, inputs: &[Operand<T>]) -> bool {
+    !out.view.fresh
+        && elements * out.format.size >= STREAM_BYTES
+        && inputs.iter().all(|x| x.view.ptr != out.view.ptr)
+}
+
+/// Runs a kernel that has one result per element.
+///
+/// # Safety
+/// As [`run_all`].
+unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(
+    kernel: &K,
+    shape: Shape,
+    x: &[Operand<T>],
+    out: Operand<T>,
+) {
+    let (results, stream) = (Results::As(PerRow::Nothing), streams(shape.size(), &out, x));
+    let call = Call { shape, x, rows: &[], out: Some(out), results, mask: None, stream };
+    // SAFETY: the caller's promise.
+    unsafe { run_kernel(&call, kernel) }
+}
+
+/// Softmax, 0 where the mask is, or its logarithm, -inf there, of `x / temperature`; and logsumexp of that into `lse`.
+///
+/// # Safety
+/// The views are valid for `shape`; `out` is apart from the others or exactly `x`; `lse` has an element per row, apart
+/// from all others.
+pub(crate) unsafe fn normalize<T: Float>(
+    shape: Shape,
+    x: Operand<T>,
+    out: Operand<T>,
+    which: Normal,
+    temperature: Temperature,
+    lse: Option<View<T>>,
+    mask: Option<View<u8>>,
+) {
+    let fill = if which == Normal::Softmax { T::Ops::ZERO } else { T::Ops::NEG_INF };
+    let mask = mask.map(|view| Mask { view, fill });
+    let stream = streams(shape.size(), &out, &[x]);
+    let results = Results::As(lse.map_or(PerRow::Nothing, PerRow::Array));
+    let call = Call { shape, x: &[x], rows: &[], out: Some(out), results, mask, stream };
+    let element = PhantomData::<T::Ops>;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match which {
+            Normal::Softmax => run_kernel(&call, &Softmax { temperature, element }),
+            Normal::LogSoftmax => run_kernel(&call, &LogSoftmax { temperature, element }),
+        }
+    }
+}
+
+/// Softmax; 0 where the mask is.
+///
+/// # Safety
+/// As [`normalize`].
+pub(crate) unsafe fn softmax<T: Float>(shape: Shape, x: Operand<T>, out: Operand<T>, mask: Option<View<u8>>) {
+    // SAFETY: the caller's promise.
+    unsafe { normalize(shape, x, out, Normal::Softmax, Temperature::One, None, mask) }
+}
+
+/// Log-softmax; -inf where the mask is.
+///
+/// # Safety
+/// As [`normalize`].
+pub(crate) unsafe fn log_softmax<T: Float>(
+    shape: Shape,
+    x: Operand<T>,
+    out: Operand<T>,
+    mask: Option<View<u8>>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { normalize(shape, x, out, Normal::LogSoftmax, Temperature::One, None, mask) }
+}
+
+/// logsumexp over what the mask leaves; -inf where that is nothing.
+///
+/// # Safety
+/// As [`softmax`]; `out` has an element per row and is apart from the others.
+pub(crate) unsafe fn logsumexp<T: Float>(
+    shape: Shape,
+    x: Operand<T>,
+    out: Operand<T>,
+    mask: Option<View<u8>>,
+) {
+    let mask = mask.map(|view| Mask { view, fill: T::Ops::NEG_INF });
+    let results = Results::Stored(out);
+    let call = Call { shape, x: &[x], rows: &[], out: None, results, mask, stream: false };
+    // SAFETY: the caller's promise.
+    unsafe { run_kernel(&call, &LogSumExp::<T::Ops>(PhantomData)) }
+}
+
+/// The gradient of [`normalize`].
+///
+/// # Safety
+/// The views are valid for `shape`; `out` is apart from the others or exactly one of them.
+pub(crate) unsafe fn backward<T: Float>(
+    shape: Shape,
+    grad: Operand<T>,
+    y: Operand<T>,
+    out: Operand<T>,
+    which: Normal,
+    temperature: Temperature,
+) {
+    let (x, element) = ([grad, y], PhantomData::<T::Ops>);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match which {
+            Normal::Softmax => elementwise(&SoftmaxBackward { temperature, element }, shape, &x, out),
+            Normal::LogSoftmax => elementwise(&LogSoftmaxBackward { temperature, element }, shape, &x, out),
+        }
+    }
+}
+
+/// # Safety
+/// As [`backward`].
+pub(crate) unsafe fn softmax_backward<T: Float>(
+    shape: Shape,
+    grad: Operand<T>,
+    y: Operand<T>,
+    out: Operand<T>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { backward(shape, grad, y, out, Normal::Softmax, Temperature::One) }
+}
+
+/// # Safety
+/// As [`backward`].
+pub(crate) unsafe fn log_softmax_backward<T: Float>(
+    shape: Shape,
+    grad: Operand<T>,
+    y: Operand<T>,
+    out: Operand<T>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { backward(shape, grad, y, out, Normal::LogSoftmax, Temperature::One) }
+}
+
+/// # Safety
+/// As [`softmax`]; `grad` and `lse` have an element per row.
+pub(crate) unsafe fn logsumexp_backward<T: Float>(
+    shape: Shape,
+    grad: Operand<T>,
+    x: Operand<T>,
+    lse: Operand<T>,
+    out: Operand<T>,
+) {
+    let (results, stream) = (Results::As(PerRow::Nothing), streams(shape.size(), &out, &[x]));
+    let (rows, x) = ([grad, lse], [x]);
+    let call = Call { shape, x: &x, rows: &rows, out: Some(out), results, mask: None, stream };
+    let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
+        let [grad, lse] = block.rows;
+        let kernel = LogSumExpBackward { grad: Scale::Rows(grad, 1), lse, inner: 1 };
+        dispatch(Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) });
+    };
+    // SAFETY: the caller's promise.
+    unsafe { run_all(&call, &run) }
+}
+
+/// Runs a loss kernel: its results per row go to an array, or their total comes back.
+///
+/// # Safety
+/// As [`run_all`].
+unsafe fn run_loss<T: Float, K: Kernel<E = T::Ops>>(
+    kernel: &K,
+    shape: Shape,
+    x: &[Operand<T>],
+    out: Option<Operand<T>>,
+    reduce: &Reduce<T>,
+    weights: (f64, f64),
+) -> f64 {
+    let stream = out.is_some_and(|out| streams(shape.size(), &out, x));
+    let call = |per_row| {
+        let results = Results::As(per_row);
+        let call = Call { shape, x, rows: &[], out, results, mask: None, stream };
+        // SAFETY: the caller's promise.
+        unsafe { run_kernel(&call, kernel) };
+    };
+    match reduce {
+        Reduce::Rows(rows) => {
+            call(PerRow::Array(*rows));
+            0.0
+        }
+        Reduce::To(reduction) => {
+            let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
+            call(PerRow::Sums(&sums));
+            sums.total().reduced_by(*reduction, weights)
+        }
+    }
+}
+
+/// Class numbers, or probabilities of the logits' shape.
+pub(crate) enum StagedTargets<T: Float> {
+    Classes(Labels),
+    Probabilities(Operand<T>),
+}
+
+/// Cross-entropy; the gradient goes to `grad`, unless there is none.
+///
+/// # Safety
+/// As [`super::cross_entropy_view`].
+pub(crate) unsafe fn cross_entropy<T: Float>(
+    shape: Shape,
+    x: Operand<T>,
+    targets: StagedTargets<T>,
+    mut options: Options<T>,
+    reduce: &Reduce<T>,
+    grad: Option<(Operand<T>, GradOutput<T>)>,
+) -> Result<f64, Error> {
+    let labels = match &targets {
+        StagedTargets::Classes(labels) => Some(labels),
+        StagedTargets::Probabilities(_) => None,
+    };
+    let divisor = options.divisor(shape, labels, matches!(reduce, Reduce::To(Reduction::Mean)))?;
+    let (grad, scale) = match grad {
+        Some((grad, incoming)) => (Some(grad), incoming.scale(shape, reduce, divisor)),
+        None => (None, Scale::All((1.0, 0.0))),
+    };
+    // SAFETY: the caller's promise.
+    Ok(unsafe {
+        loss_kernels!(options, shape, labels.copied(), scale, grad.is_some(), |kernel| {
+            match &targets {
+                StagedTargets::Classes(_) => run_loss(&kernel, shape, &[x], grad, reduce, divisor),
+                StagedTargets::Probabilities(t) => run_loss(&kernel, shape, &[x, *t], grad, reduce, divisor),
+            }
+        })
+    })
+}
+
+/// The classification error; per row into `rows` if given.
+///
+/// # Safety
+/// As [`super::classification_error_view`].
+pub(crate) unsafe fn classification_error<T: Float>(
+    shape: Shape,
+    x: Operand<T>,
+    labels: Labels,
+    reduction: Reduction,
+    rows: Option<View<f64>>,
+) -> Result<f64, Error> {
+    let count = labels.check(shape.batch())?;
+    let kernel = ClassificationError::<T::Ops> { labels, weights: None, element: PhantomData };
+    let call = |per_row| {
+        let results = Results::As(per_row);
+        let call = Call { shape, x: &[x], rows: &[], out: None, results, mask: None, stream: false };
+        // SAFETY: the caller's promise.
+        unsafe { run_kernel(&call, &kernel) };
+    };
+    Ok(match rows {
+        Some(rows) => {
+            call(PerRow::Wide(rows));
+            0.0
+        }
+        None => {
+            let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
+            call(PerRow::Sums(&sums));
+            sums.total().reduced(reduction, count)
+        }
+    })
+}
+
+/// What becomes of squared errors and their gradients.
+pub(crate) struct Squared<T: Float> {
+    /// Their sum is wanted.
+    pub(crate) total: bool,
+    /// `(p - t)^2`, elementwise.
+    pub(crate) each: Option<*mut T>,
+    /// `2 factor (p - t)`, with one factor or one for each element.
+    pub(crate) grad: Option<(Factors<T>, Operand<T>)>,
+}
+
+/// One factor, or one for each element.
+#[derive(Clone, Copy)]
+pub(crate) enum Factors<T> {
+    One(f64),
+    Each(*const T),
+}
+
+// SAFETY: the pointers' memory is touched by one thread per element only; the caller vouches for it.
+unsafe impl<T: Float> Sync for Squared<T> {}
+
+/// `sum (p - t)^2` over flat arrays, if it is wanted, and what else `to` says. The gradient may replace an operand.
+///
+/// # Safety
+/// All are valid for `len` elements; the results are apart from all others but that the gradient may be an operand.
+pub(crate) unsafe fn squared_error_all<T: Float>(
+    len: usize,
+    p: Operand<T>,
+    t: Operand<T>,
+    to: &Squared<T>,
+) -> Sum {
+    let sums = Sums::new(if to.total { len.div_ceil(CHUNK) } else { 0 });
+    let stream = to.grad.as_ref().is_some_and(|(_, out)| streams(len, out, &[p, t]));
+    let (all, operands) = (&sums, &Operands(p, t));
+    let piece = |start: usize, n: usize, scratch: &mut Scratch| {
+        let Operands(p, t) = operands;
+        let [a, b]: [*mut T; 2] = scratch.blocks(CHUNK);
+        // SAFETY: the operands have these elements, the buffers room for a chunk.
+        unsafe {
+            stage_flat(p, start, n, a);
+            stage_flat(t, start, n, b);
+        }
+        let (p, t) = (a.cast_const(), b.cast_const());
+        if to.total {
+            let sum = squared_error(p, t, n);
+            // SAFETY: the chunk belongs to this thread alone.
+            unsafe { all.set(start / CHUNK, sum) };
+        }
+        if let Some(out) = to.each {
+            let out = out.wrapping_add(start);
+            dispatch(Difference::<T::Ops> { p, t, out, len: n, factor: None, stream: false });
+        }
+        if let Some((factors, grad)) = &to.grad {
+            match factors {
+                Factors::One(factor) => {
+                    let factor = Some(*factor);
+                    dispatch(Difference::<T::Ops> { p, t, out: a, len: n, factor, stream: false });
+                }
+                Factors::Each(weight) => {
+                    let weight = weight.wrapping_add(start);
+                    dispatch(WeightedDifference::<T::Ops> { p, t, weight, out: a, len: n });
+                }
+            }
+            // SAFETY: the gradient has these elements.
+            unsafe { unstage_flat(grad, start, n, a, stream) };
+        }
+    };
+    flat(len, &|start, n| {
+        debug_assert!(n <= CHUNK * FLAT_CLAIM);
+        Scratch::with(|scratch| {
+            for i in (start..start + n).step_by(CHUNK) {
+                piece(i, CHUNK.min(start + n - i), scratch);
+            }
+        });
+    });
+    sums.total()
+}
+
+/// Two operands that threads share.
+struct Operands<T: Float>(Operand<T>, Operand<T>);
+// SAFETY: only read; the caller of an operation vouches for the memory.
+unsafe impl<T: Float> Sync for Operands<T> {}

@@ -1,0 +1,955 @@
+//! Operands that the kernels do not take as they are: 16-bit numbers, and elements under a mask.
+//!
+//! The rows of a chunk go through scratch memory, a *block* of them at a time that stays in the first-level cache:
+//! each operand is copied and converted (*staged*), [`crate::lines::Walk`] runs on the copies, and the results are
+//! rounded into the caller's array. So no kernel knows of formats, and plain operands pay nothing for them.
+//!
+//! A block keeps the order of the memory that it came from: rows of neighbouring elements, or *columns*, where the
+//! rows lie side by side. A row that is no neighbour of the next in either way is gathered.
+//!
+//! A mask is staged too: elements under it are -inf for the kernel, and the results there are a value of their own.
+#![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
+
+use crate::float::{Element, Float, Single};
+use crate::kernels::rowsum::MAX_WIDTH;
+use crate::lines::{AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, put_per_row, side_by_side};
+use crate::shape::{Shape, View};
+use crate::simd::{Simd, Task, VECTOR_BYTES, dispatch, prefetch};
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Bytes of all blocks of a call together: half of a first-level cache, or more.
+const BLOCK_BYTES: usize = 24 * 1024;
+/// Columns are copied as such up to this many bytes of a row, as the walk takes them; beyond, they become rows.
+const TALL: usize = 4096;
+/// Long columns that are copied together: those of one cache line.
+const TOGETHER: usize = 32;
+/// Bytes of a block of long columns.
+const TALL_BYTES: usize = 256 * 1024;
+/// Rows from this many vectors on begin with a cache line of their block.
+const LINED: usize = 4;
+/// Shorter lines of a mask are copied, so that they follow one another as the block's do.
+const SHORT_LINE: usize = 64;
+/// Rows beyond this many bytes have their results in place of the first operand.
+const APART_BYTES: usize = 1 << 20;
+/// Scratch memory that a thread keeps between calls: the blocks of rows of 128 Ki classes, as language models have them.
+const KEPT_BYTES: usize = 2 << 20;
+/// Bytes of a page of memory.
+const PAGE: usize = 4096;
+
+/// An array in one of the formats of `T`; strides count in its elements.
+pub(crate) struct Operand<T: Float> {
+    pub(crate) view: View<u8>,
+    pub(crate) format: &'static Format<T>,
+}
+
+impl<T: Float> Clone for Operand<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T: Float> Copy for Operand<T> {}
+
+impl<T: Float> Operand<T> {
+    /// `n` elements that follow one another.
+    pub(crate) fn flat(ptr: *mut u8, format: &'static Format<T>) -> Self {
+        Operand { view: View { ptr, outer: 0, len: 1, inner: 0, fresh: false }, format }
+    }
+
+    /// The first element of a row, which need not exist.
+    fn address(&self, row: usize, inner: usize) -> *const u8 {
+        let elements = self.view.row(row, inner).addr().wrapping_sub(self.view.ptr.addr());
+        self.view.ptr.wrapping_add(elements.wrapping_mul(self.format.size)).cast_const()
+    }
+}
+
+/// How the elements of an array are stored that the kernels see as `T`.
+pub(crate) struct Format<T: Float> {
+    /// Bytes of an element.
+    pub(crate) size: usize,
+    /// Results can go where they belong without a copy.
+    native: bool,
+    stage: fn(&Piece<'_, T>),
+    unstage: fn(&Piece<'_, T>, bool),
+}
+
+impl<T: Float> Format<T> {
+    /// As `T` itself.
+    pub(crate) const NATIVE: &'static Format<T> = &Format::of::<Native>(size_of::<T>(), true);
+
+    const fn of<F: Storage<T::Ops>>(size: usize, native: bool) -> Format<T> {
+        Format { size, native, stage: stage::<T, F>, unstage: unstage::<T, F> }
+    }
+}
+
+impl Format<f32> {
+    /// binary16: 5 bits of exponent.
+    pub(crate) const F16: &'static Format<f32> = &Format::of::<F16>(2, false);
+    /// bfloat16: the upper half of an `f32`.
+    pub(crate) const BF16: &'static Format<f32> = &Format::of::<Bf16>(2, false);
+}
+
+/// The vectors of a format.
+trait Storage<E: Element>: Copy + Send + Sync + 'static {
+    type Item: Copy + Default;
+    /// # Safety
+    /// `p` is valid for reading `WIDTH` items.
+    unsafe fn load<S: Simd>(s: S, p: *const Self::Item) -> E::V<S>;
+    /// # Safety
+    /// `p` is valid for writing `WIDTH` items.
+    unsafe fn store<S: Simd>(s: S, v: E::V<S>, p: *mut Self::Item);
+    /// # Safety
+    /// As `store`; `p` is aligned to `WIDTH` items.
+    unsafe fn stream<S: Simd>(s: S, v: E::V<S>, p: *mut Self::Item);
+}
+
+#[derive(Clone, Copy)]
+struct Native;
+#[derive(Clone, Copy)]
+struct F16;
+#[derive(Clone, Copy)]
+struct Bf16;
+
+impl<E: Element> Storage<E> for Native {
+    type Item = E::T;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const E::T) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { E::load(s, p) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, v: E::V<S>, p: *mut E::T) {
+        // SAFETY: the caller's promise.
+        unsafe { E::store(s, v, p) }
+    }
+    #[inline(always)]
+    unsafe fn stream<S: Simd>(s: S, v: E::V<S>, p: *mut E::T) {
+        // SAFETY: the caller's promise.
+        unsafe { E::stream(s, v, p) }
+    }
+}
+
+macro_rules! halves {
+    ($($storage:ident: $from:ident, $to:ident;)+) => {$(
+        impl Storage<Single> for $storage {
+            type Item = u16;
+            #[inline(always)]
+            unsafe fn load<S: Simd>(s: S, p: *const u16) -> <Single as Element>::V<S> {
+                // SAFETY: the caller's promise.
+                s.$from(unsafe { s.load_halves(p) })
+            }
+            #[inline(always)]
+            unsafe fn store<S: Simd>(s: S, v: <Single as Element>::V<S>, p: *mut u16) {
+                // SAFETY: the caller's promise.
+                unsafe { s.store_halves(s.$to(v), p) }
+            }
+            #[inline(always)]
+            unsafe fn stream<S: Simd>(s: S, v: <Single as Element>::V<S>, p: *mut u16) {
+                // SAFETY: the caller's promise.
+                unsafe { s.stream_halves(s.$to(v), p) }
+            }
+        }
+    )+};
+}
+halves! { F16: widen_f16, narrow_f16; Bf16: widen_bf16, narrow_bf16; }
+
+/// Rows `row..row + n` of an operand, and the block that they are copied to or from.
+struct Piece<'a, T: Float> {
+    operand: &'a Operand<T>,
+    shape: Shape,
+    row: usize,
+    n: usize,
+    block: *mut T,
+    /// Element `c` of row `i` of the block is at `c * step + i`; otherwise at `i * step + c`.
+    columns: bool,
+    step: usize,
+    /// The mask of each line of the block, and the step from one to the next; for lines of neighbours only.
+    mask: Option<(*const u8, isize)>,
+    /// How many bytes ahead to prefetch.
+    ahead: usize,
+}
+
+impl<T: Float> Piece<'_, T> {
+    fn typed<I>(&self) -> View<I> {
+        let View { ptr, outer, len, inner, fresh } = self.operand.view;
+        View { ptr: ptr.cast(), outer, len, inner, fresh }
+    }
+}
+
+/// Copies a piece into its block.
+fn stage<T: Float, F: Storage<T::Ops>>(piece: &Piece<'_, T>) {
+    dispatch(Stage::<'_, T, F> { piece, view: piece.typed::<F::Item>() });
+}
+
+/// Copies a block to where its piece belongs, past the caches if so desired.
+fn unstage<T: Float, F: Storage<T::Ops>>(piece: &Piece<'_, T>, stream: bool) {
+    dispatch(Unstage::<'_, T, F> { piece, view: piece.typed::<F::Item>(), stream });
+}
+
+struct Stage<'a, T: Float, F: Storage<T::Ops>> {
+    piece: &'a Piece<'a, T>,
+    view: View<F::Item>,
+}
+
+struct Unstage<'a, T: Float, F: Storage<T::Ops>> {
+    piece: &'a Piece<'a, T>,
+    view: View<F::Item>,
+    stream: bool,
+}
+
+/// The first `n <= WIDTH` items; the others are zero bits.
+#[inline(always)]
+unsafe fn load_first<E: Element, F: Storage<E>, S: Simd>(s: S, p: *const F::Item, n: usize) -> E::V<S> {
+    let mut items = [F::Item::default(); MAX_WIDTH];
+    // SAFETY: the caller's promise; the array has room.
+    unsafe { p.copy_to_nonoverlapping(items.as_mut_ptr(), n) };
+    // SAFETY: the array holds a vector.
+    unsafe { F::load(s, items.as_ptr()) }
+}
+
+/// Stores the first `n <= WIDTH` items.
+#[inline(always)]
+unsafe fn store_first<E: Element, F: Storage<E>, S: Simd>(s: S, v: E::V<S>, p: *mut F::Item, n: usize) {
+    let mut items = [F::Item::default(); MAX_WIDTH];
+    // SAFETY: the array holds a vector.
+    unsafe { F::store(s, v, items.as_mut_ptr()) };
+    // SAFETY: the caller's promise.
+    unsafe { p.copy_from_nonoverlapping(items.as_ptr(), n) };
+}
+
+/// Asks for two vectors of items to be brought near.
+#[inline(always)]
+fn prefetch_pair<E: Element, I>(p: *const I) {
+    prefetch(p);
+    if 2 * E::WIDTH * size_of::<I>() > VECTOR_BYTES {
+        prefetch(p.wrapping_byte_add(VECTOR_BYTES));
+    }
+}
+
+/// Converts `n` neighbouring items; with `MASK`, those whose byte of the mask is 0 become -inf.
+///
+/// # Safety
+/// `from` is valid for reading and `to` for writing `n` elements; with `MASK`, `mask` for reading as many.
+#[inline(always)]
+unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool>(
+    s: S,
+    from: *const F::Item,
+    to: *mut E::T,
+    n: usize,
+    mask: *const u8,
+    ahead: usize,
+) {
+    let low = E::splat(s, E::NEG_INF);
+    macro_rules! convert {
+        ($i:expr) => {
+            let v = F::load(s, from.add($i));
+            let v = if MASK { E::select(s, E::load_mask(s, mask.add($i)), v, low) } else { v };
+            E::store(s, v, to.add($i));
+        };
+    }
+    let mut i = 0;
+    while i + 2 * E::WIDTH <= n {
+        prefetch_pair::<E, _>(from.wrapping_add(i).wrapping_byte_add(ahead));
+        if MASK {
+            prefetch(mask.wrapping_add(i + AHEAD_BYTES));
+        }
+        // SAFETY: in range.
+        unsafe {
+            convert!(i);
+            convert!(i + E::WIDTH);
+        }
+        i += 2 * E::WIDTH;
+    }
+    if i == n {
+        return;
+    }
+    // SAFETY: in range; fewer than two vectors remain, the last of which may begin with what is there already.
+    unsafe {
+        if n < E::WIDTH {
+            let mut v = load_first::<E, F, S>(s, from, n);
+            if MASK {
+                let mut bytes = [0; MAX_WIDTH];
+                mask.copy_to_nonoverlapping(bytes.as_mut_ptr(), n);
+                v = E::select(s, E::load_mask(s, bytes.as_ptr()), v, low);
+            }
+            return E::store_first(s, v, to, n);
+        }
+        for i in [i.min(n - E::WIDTH), n - E::WIDTH] {
+            convert!(i);
+        }
+    }
+}
+
+/// Rounds `n` neighbouring elements.
+///
+/// # Safety
+/// As [`widen_line`].
+#[inline(always)]
+unsafe fn narrow_line<E: Element, F: Storage<E>, S: Simd>(
+    s: S,
+    from: *const E::T,
+    to: *mut F::Item,
+    n: usize,
+    stream: bool,
+) {
+    let size = size_of::<F::Item>();
+    let mut i = 0;
+    if stream {
+        i = (to.addr().wrapping_neg() % (E::WIDTH * size) / size).min(n);
+        if i > 0 {
+            // SAFETY: `i` is at most `n`, and less than a vector.
+            unsafe { store_first::<E, F, S>(s, E::load_first(s, from, i, E::ZERO), to, i) };
+        }
+        while i + E::WIDTH <= n {
+            // SAFETY: in range; `to + i` is aligned.
+            unsafe { F::stream(s, E::load(s, from.add(i)), to.add(i)) };
+            i += E::WIDTH;
+        }
+        if i < n {
+            // SAFETY: less than a vector remains. (What was streamed is not written again.)
+            unsafe {
+                let rest = E::load_first(s, from.add(i), n - i, E::ZERO);
+                store_first::<E, F, S>(s, rest, to.add(i), n - i);
+            }
+        }
+        return;
+    }
+    while i + 2 * E::WIDTH <= n {
+        prefetch_pair::<E, _>(to.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES).cast_const());
+        // SAFETY: in range.
+        unsafe {
+            F::store(s, E::load(s, from.add(i)), to.add(i));
+            F::store(s, E::load(s, from.add(i + E::WIDTH)), to.add(i + E::WIDTH));
+        }
+        i += 2 * E::WIDTH;
+    }
+    if i == n {
+        return;
+    }
+    // SAFETY: as in `widen_line`.
+    unsafe {
+        if n < E::WIDTH {
+            return store_first::<E, F, S>(s, E::load_first(s, from, n, E::ZERO), to, n);
+        }
+        for i in [i.min(n - E::WIDTH), n - E::WIDTH] {
+            F::store(s, E::load(s, from.add(i)), to.add(i));
+        }
+    }
+}
+
+impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        if self.piece.mask.is_some() { self.copy::<S, true>(s) } else { self.copy::<S, false>(s) }
+    }
+}
+
+impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
+    #[inline(always)]
+    fn copy<S: Simd, const MASK: bool>(self, s: S) {
+        type E<T> = <T as Float>::Ops;
+        let width = <E<T> as Element>::WIDTH;
+        let Stage { piece: &Piece { shape, row, n, block, columns, step, mask, ahead, .. }, view } = self;
+        let (len, inner) = (shape.len, shape.inner);
+        let start = view.row(row, inner).cast_const();
+        let (mask, mask_step) = mask.unwrap_or((std::ptr::null(), len as isize));
+        let flat = inner == 1 && view.outer == len as isize && step == len && mask_step == len as isize;
+        // SAFETY: the view has these rows, the block room for them.
+        unsafe {
+            if columns {
+                for c in 0..len {
+                    let line = start.wrapping_offset(c as isize * view.len);
+                    let mask = mask.wrapping_offset(c as isize * mask_step);
+                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(c * step), n, mask, ahead);
+                }
+            } else if view.len == 1 && flat {
+                widen_line::<E<T>, F, S, MASK>(s, start, block, n * len, mask, ahead);
+            } else if view.len == 1 {
+                for i in 0..n {
+                    let line = view.row(row + i, inner).cast_const();
+                    let mask = mask.wrapping_offset(i as isize * mask_step);
+                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(i * step), len, mask, ahead);
+                }
+            } else if side_by_side(&view, shape, row, n) {
+                for c in (0..len).step_by(width) {
+                    let left = (len - c).min(width);
+                    for i in (0..n).step_by(width) {
+                        let rows = (n - i).min(width);
+                        let mut tile = [E::<T>::splat(s, E::<T>::ZERO); MAX_WIDTH];
+                        for (j, v) in tile.iter_mut().enumerate().take(left) {
+                            let p = start.wrapping_offset((c + j) as isize * view.len).wrapping_add(i);
+                            *v = if rows == width {
+                                F::load(s, p)
+                            } else {
+                                load_first::<E<T>, F, S>(s, p, rows)
+                            };
+                        }
+                        E::<T>::transpose(s, &mut tile[..width]);
+                        for (lane, &v) in tile.iter().enumerate().take(rows) {
+                            E::<T>::store_first(s, v, block.add((i + lane) * step + c), left);
+                        }
+                    }
+                }
+            } else {
+                for i in 0..n {
+                    let from = view.row(row + i, inner).cast_const();
+                    for c in (0..len).step_by(width) {
+                        let left = (len - c).min(width);
+                        let mut items = [F::Item::default(); MAX_WIDTH];
+                        for (j, item) in items.iter_mut().enumerate().take(left) {
+                            *item = from.wrapping_offset((c + j) as isize * view.len).read();
+                        }
+                        let v = F::load(s, items.as_ptr());
+                        E::<T>::store_first(s, v, block.add(i * step + c), left);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        type E<T> = <T as Float>::Ops;
+        let width = <E<T> as Element>::WIDTH;
+        let Unstage { piece: &Piece { shape, row, n, block, columns, step, .. }, view, stream } = self;
+        let (len, inner) = (shape.len, shape.inner);
+        let start = view.row(row, inner);
+        let block = block.cast_const();
+        // SAFETY: the view has these rows and may be written, the block holds them.
+        unsafe {
+            if columns {
+                for c in 0..len {
+                    let line = start.wrapping_offset(c as isize * view.len);
+                    narrow_line::<E<T>, F, S>(s, block.add(c * step), line, n, stream);
+                }
+            } else if view.len == 1 && inner == 1 && view.outer == len as isize && step == len {
+                narrow_line::<E<T>, F, S>(s, block, start, n * len, stream);
+            } else if view.len == 1 {
+                for i in 0..n {
+                    let line = view.row(row + i, inner);
+                    narrow_line::<E<T>, F, S>(s, block.add(i * step), line, len, stream);
+                }
+            } else if side_by_side(&view, shape, row, n) {
+                for c in (0..len).step_by(width) {
+                    let left = (len - c).min(width);
+                    for i in (0..n).step_by(width) {
+                        let rows = (n - i).min(width);
+                        let mut tile = [E::<T>::splat(s, E::<T>::ZERO); MAX_WIDTH];
+                        for (lane, v) in tile.iter_mut().enumerate().take(rows) {
+                            *v = E::<T>::load_first(s, block.add((i + lane) * step + c), left, E::<T>::ZERO);
+                        }
+                        E::<T>::transpose(s, &mut tile[..width]);
+                        for (j, &v) in tile.iter().enumerate().take(left) {
+                            let p = start.wrapping_offset((c + j) as isize * view.len).wrapping_add(i);
+                            if rows == width {
+                                F::store(s, v, p);
+                            } else {
+                                store_first::<E<T>, F, S>(s, v, p, rows);
+                            }
+                        }
+                    }
+                }
+            } else {
+                for i in 0..n {
+                    let to = view.row(row + i, inner);
+                    for c in (0..len).step_by(width) {
+                        let left = (len - c).min(width);
+                        let v = E::<T>::load_first(s, block.add(i * step + c), left, E::<T>::ZERO);
+                        let mut items = [F::Item::default(); MAX_WIDTH];
+                        F::store(s, v, items.as_mut_ptr());
+                        for (j, &item) in items.iter().enumerate().take(left) {
+                            to.wrapping_offset((c + j) as isize * view.len).write(item);
+                        }
+                    }
+                }
+            }
+        }
+        if stream {
+            s.fence();
+        }
+    }
+}
+
+// --- masks ---------------------------------------------------------------------------------------------
+
+/// Which elements count.
+#[derive(Clone, Copy)]
+pub(crate) struct Mask<T> {
+    /// A byte for each element, 0 where it does not count; strides may be 0.
+    pub(crate) view: View<u8>,
+    /// The results there: what the kernel makes of -inf, but in rows that are NaN throughout.
+    pub(crate) fill: T,
+}
+
+/// The mask of a block: byte `i * row + c * class` is 0 where element `c` of its row `i` does not count.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockMask {
+    pub(crate) bytes: *const u8,
+    pub(crate) row: isize,
+    pub(crate) class: isize,
+}
+
+/// The mask of rows `row..row + n`: as it lies where the lines of the block (rows, or with `columns` classes) are lines
+/// of neighbours there, otherwise a copy.
+///
+/// # Safety
+/// The view has these rows. In columns there is one step between them.
+unsafe fn stage_mask(
+    view: &View<u8>,
+    shape: Shape,
+    row: usize,
+    n: usize,
+    columns: bool,
+    memory: &mut Buffer,
+) -> BlockMask {
+    let (len, inner) = (shape.len, shape.inner);
+    let start = view.row(row, inner);
+    let evenly = n == 1 || inner == 1 || row % inner + n <= inner;
+    let rows = if inner == 1 { view.outer } else { view.inner };
+    let (lines, count, step) = if columns { (len, n, rows) } else { (n, len, view.len) };
+    let spread = if columns { view.len } else { rows };
+    if step == 1 && evenly && (count >= SHORT_LINE || spread == count as isize) {
+        return BlockMask { bytes: start, row: rows, class: view.len };
+    }
+    let to: *mut u8 = memory.get(lines * count);
+    for i in 0..lines {
+        let line =
+            if columns { start.wrapping_offset(i as isize * view.len) } else { view.row(row + i, inner) };
+        // SAFETY: the caller's promise: a line has `count` elements, and so has its copy.
+        unsafe {
+            let to = to.add(i * count);
+            match step {
+                1 => to.copy_from_nonoverlapping(line, count),
+                0 => to.write_bytes(line.read(), count),
+                _ => (0..count).for_each(|j| to.add(j).write(line.wrapping_offset(j as isize * step).read())),
+            }
+        }
+    }
+    let (row, class) = if columns { (1, n) } else { (len, 1) };
+    BlockMask { bytes: to, row: row as isize, class: class as isize }
+}
+
+/// Puts `fill` where the mask is 0: `lines` times `count` elements, with steps from line to line.
+struct Fill<T> {
+    data: *mut T,
+    step: isize,
+    mask: *const u8,
+    mask_step: isize,
+    lines: usize,
+    count: usize,
+    fill: T,
+}
+
+impl<T: Float> Task for Fill<T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Fill { step, mask_step, fill, .. } = self;
+        let flat = step == self.count as isize && step == mask_step;
+        let (lines, count) = if flat { (1, self.lines * self.count) } else { (self.lines, self.count) };
+        let width = <T::Ops as Element>::WIDTH;
+        let value = T::Ops::splat(s, fill);
+        for line in 0..lines as isize {
+            let data = self.data.wrapping_offset(line * step);
+            let mask = self.mask.wrapping_offset(line * mask_step);
+            let mut i = 0;
+            while i < count {
+                if count < width {
+                    // SAFETY: both lines have `count` elements.
+                    unsafe {
+                        let v = data.add(i).read();
+                        data.add(i).write(if mask.add(i).read() == 0 { fill } else { v });
+                    }
+                    i += 1;
+                    continue;
+                }
+                // The last vector may begin with what is done already.
+                let at = i.min(count - width);
+                prefetch(mask.wrapping_add(at + AHEAD_BYTES));
+                // SAFETY: as above.
+                unsafe {
+                    let v = T::Ops::load(s, data.add(at));
+                    let v = T::Ops::select(s, T::Ops::load_mask(s, mask.add(at)), v, value);
+                    T::Ops::store(s, v, data.add(at));
+                }
+                i += width;
+            }
+        }
+    }
+}
+
+// --- calls ---------------------------------------------------------------------------------------------
+
+/// What becomes of the results per row.
+pub(crate) enum Results<'a, T: Float> {
+    As(PerRow<'a, T>),
+    /// One element for each, in a format.
+    Stored(Operand<T>),
+}
+
+/// An operation on staged operands.
+pub(crate) struct Call<'a, T: Float> {
+    pub(crate) shape: Shape,
+    /// One or two.
+    pub(crate) x: &'a [Operand<T>],
+    /// Operands with one element for each row, two at most.
+    pub(crate) rows: &'a [Operand<T>],
+    pub(crate) out: Option<Operand<T>>,
+    pub(crate) results: Results<'a, T>,
+    pub(crate) mask: Option<Mask<T>>,
+    /// The results per element are written past the caches.
+    pub(crate) stream: bool,
+}
+
+// SAFETY: the views' memory is touched by one thread per row only; the caller of an operation vouches for it.
+unsafe impl<T: Float> Sync for Call<'_, T> {}
+
+/// What a kernel may need of a block beside the plan.
+pub(crate) struct Block<T> {
+    /// The operands with one element for each row; for an inner extent of 1.
+    pub(crate) rows: [View<T>; 2],
+    #[expect(dead_code, reason = "for kernels that count the elements under a mask")]
+    pub(crate) mask: Option<BlockMask>,
+    /// For [`Walk::ahead`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of.
+    pub(crate) ahead: isize,
+}
+
+/// Runs a kernel over the given rows of a plan.
+pub(crate) type Run<'a, T> = dyn Fn(&Plan<'_, <T as Float>::Ops>, Range<usize>, &Block<T>) + Sync + 'a;
+
+/// A thread's scratch memory.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    blocks: Buffer,
+    rows: [Buffer; 2],
+    results: [Buffer; 2],
+    mask: Buffer,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    /// Lends the thread's memory to `work`.
+    pub(crate) fn with<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+        let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        let result = work(&mut scratch);
+        scratch.blocks.keep(KEPT_BYTES);
+        scratch.mask.keep(KEPT_BYTES);
+        // A thread that is being torn down keeps nothing.
+        let _ = SCRATCH.try_with(|cell| cell.set(Some(scratch)));
+        result
+    }
+
+    /// Memory for `COUNT` blocks of `n` elements. No element lies a whole number of pages behind one of the same index,
+    /// nor a little more: the processor would take a load for one of what was just stored.
+    #[inline(always)]
+    pub(crate) fn blocks<T, const COUNT: usize>(&mut self, n: usize) -> [*mut T; COUNT] {
+        let bytes = (n * size_of::<T>()).next_multiple_of(PAGE) + PAGE / 2 - VECTOR_BYTES;
+        let start: *mut u8 = self.blocks.get(bytes * COUNT);
+        std::array::from_fn(|i| start.wrapping_add(i * bytes).cast())
+    }
+}
+
+/// The rows `row..row + n` as a block: `lines` of `count` neighbours, `step` from line to line.
+struct Frame {
+    row: usize,
+    n: usize,
+    /// A line is a class; otherwise a row.
+    columns: bool,
+    step: usize,
+    lines: usize,
+    count: usize,
+}
+
+impl Frame {
+    /// The block as an array of the whole batch, of which only these rows exist.
+    fn view<T>(&self, first: *mut T, step: isize) -> View<T> {
+        let (outer, len) = if self.columns { (1, step) } else { (step, 1) };
+        let ptr = first.wrapping_offset(-(self.row as isize * outer));
+        View { ptr, outer, len, inner: 0, fresh: false }
+    }
+
+    /// The step from line to line of a mask.
+    fn mask_step(&self, mask: &BlockMask) -> isize {
+        if self.columns { mask.class } else { mask.row }
+    }
+
+    /// Puts `fill` where the mask is 0.
+    fn fill<T: Float>(&self, data: *mut T, step: isize, mask: &BlockMask, fill: T) {
+        let (mask_step, lines, count) = (self.mask_step(mask), self.lines, self.count);
+        dispatch(Fill { data, step, mask: mask.bytes, mask_step, lines, count, fill });
+    }
+}
+
+/// An array with one element for each row of the batch, of which those from `row` on exist.
+fn per_row<T>(block: *mut T, row: usize) -> View<T> {
+    View { ptr: block.wrapping_sub(row), outer: 1, len: 0, inner: 0, fresh: false }
+}
+
+impl<T: Float> Call<'_, T> {
+    /// How many rows a block has.
+    fn block_rows(&self) -> usize {
+        let bytes = self.shape.len.max(1) * size_of::<T>();
+        let count = self.x.len() + usize::from(self.out.is_some());
+        let rows = BLOCK_BYTES / (count * bytes);
+        let tall = bytes > TALL && self.x.iter().chain(&self.out).any(|x| x.view.len != 1);
+        if tall {
+            (TALL_BYTES / bytes).clamp(1, TOGETHER)
+        } else if rows >= GROUP {
+            rows / GROUP * GROUP
+        } else {
+            rows.max(1)
+        }
+    }
+
+    /// How the block of rows `row..row + n` is laid out.
+    fn frame(&self, row: usize, n: usize) -> Frame {
+        let (shape, line) = (self.shape, VECTOR_BYTES / size_of::<T>());
+        let len = shape.len;
+        let beside = |x: &Operand<T>| side_by_side(&x.view, shape, row, n);
+        let columns = len * size_of::<T>() <= TALL
+            && n > 1
+            && self.x.iter().all(beside)
+            && self.out.as_ref().is_none_or(beside);
+        let (lines, count) = if columns { (len, n) } else { (n, len) };
+        let lined = !columns && len >= LINED * line;
+        Frame { row, n, columns, step: if lined { len.next_multiple_of(line) } else { count }, lines, count }
+    }
+
+    /// Where the results of a block go if that needs no copy: the first of its lines, and the step between them. (To
+    /// find the rows that are NaN, results past the caches would have to come back.)
+    fn direct(&self, frame: &Frame) -> Option<(*mut T, isize)> {
+        let (out, inner) = (self.out.as_ref()?, self.shape.inner);
+        let View { outer, len, inner: within, .. } = out.view;
+        let evenly = frame.n == 1 || inner == 1 || frame.row % inner + frame.n <= inner;
+        let direct = out.format.native && evenly && !self.stream && (frame.columns || len == 1);
+        let step = match (frame.columns, inner) {
+            (true, _) => len,
+            (false, 1) => outer,
+            (false, _) => within,
+        };
+        let view = View { ptr: out.view.ptr.cast::<T>(), outer, len, inner: within, fresh: false };
+        direct.then(|| (view.row(frame.row, inner), step))
+    }
+
+    /// Computes the rows of a chunk.
+    ///
+    /// # Safety
+    /// The views are valid for the shape; no other thread touches the results of these rows.
+    pub(crate) unsafe fn run(
+        &self,
+        chunk: usize,
+        rows: Range<usize>,
+        run: &Run<'_, T>,
+        scratch: &mut Scratch,
+    ) {
+        let (shape, most) = (self.shape, self.block_rows());
+        let inner = shape.inner;
+        let keeps = !matches!(self.results, Results::As(PerRow::Nothing));
+        let results: *mut f64 = if keeps { scratch.results[0].get(rows.len()) } else { std::ptr::null_mut() };
+        let mut row = rows.start;
+        while row < rows.end {
+            let n = most.min(rows.end - row);
+            // Blocks of several inner extents are gathered: small ones only.
+            let n = if inner >= GROUP { n.min(inner - row % inner) } else { n };
+            let wide = results.wrapping_add(row - rows.start);
+            // SAFETY: the caller's promise; `wide` has room for the rows, or is not used.
+            unsafe { self.block(&self.frame(row, n), keeps.then_some(wide), run, scratch) };
+            if let Results::Stored(operand) = &self.results {
+                let block: *mut T = scratch.results[1].get(n);
+                dispatch(Put::<T> {
+                    per_row: &PerRow::Array(per_row(block, row)),
+                    inner: 1,
+                    chunk,
+                    // SAFETY: the kernel has written one result for each row.
+                    results: unsafe { std::slice::from_raw_parts(wide, n) },
+                    first: row,
+                });
+                self.piece_of_rows(operand, row, n, block, |piece| (operand.format.unstage)(piece, false));
+            }
+            row += n;
+        }
+        if let (true, Results::As(per_row)) = (keeps, &self.results) {
+            // SAFETY: as above.
+            let results = unsafe { std::slice::from_raw_parts(results, rows.len()) };
+            dispatch(Put::<T> { per_row, inner, chunk, results, first: rows.start });
+        }
+    }
+
+    /// Computes a block; its results per row, if there are any, go to `wide`.
+    ///
+    /// # Safety
+    /// As [`Call::run`]; `wide` has room for the block's rows.
+    unsafe fn block(&self, frame: &Frame, wide: Option<*mut f64>, run: &Run<'_, T>, scratch: &mut Scratch) {
+        let &Frame { row, n, columns, step, lines, .. } = frame;
+        let shape = self.shape;
+        // SAFETY: the caller's promise; in columns, all rows lie in one inner extent.
+        let stage_mask =
+            |mask: &Mask<T>| unsafe { stage_mask(&mask.view, shape, row, n, columns, &mut scratch.mask) };
+        let mask = self.mask.as_ref().map(stage_mask);
+        let direct = self.direct(frame);
+        let apart = self.out.is_some() && direct.is_none() && shape.len * size_of::<T>() <= APART_BYTES;
+        let blocks: [*mut T; 3] = match self.x.len() + usize::from(apart) {
+            1 => {
+                let [x] = scratch.blocks(lines * step);
+                [x; 3]
+            }
+            2 => {
+                let [x, last] = scratch.blocks(lines * step);
+                [x, last, last]
+            }
+            _ => scratch.blocks(lines * step),
+        };
+        for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
+            let mask = mask.as_ref().filter(|_| i == 0);
+            let lines = columns || operand.view.len == 1;
+            let with = mask.filter(|_| lines).map(|mask| (mask.bytes, frame.mask_step(mask)));
+            // A kernel of one operand prefetches it by itself.
+            let ahead = if columns || self.x.len() == 2 { AHEAD_BYTES } else { 0 };
+            let piece = Piece { operand, shape, row, n, block, columns, step, mask: with, ahead };
+            (operand.format.stage)(&piece);
+            if let Some(mask) = mask.filter(|_| !lines) {
+                frame.fill(block, step as isize, mask, T::Ops::NEG_INF);
+            }
+        }
+        let mut per_rows = [per_row(std::ptr::null_mut(), 0); 2];
+        for (i, operand) in self.rows.iter().enumerate() {
+            let block = scratch.rows[i].get(n);
+            self.piece_of_rows(operand, row, n, block, |piece| (operand.format.stage)(piece));
+            per_rows[i] = per_row(block, row);
+        }
+        let (out, out_step) = match direct {
+            Some(direct) => direct,
+            None if apart => (blocks[self.x.len()], step as isize),
+            None => (blocks[0], step as isize),
+        };
+        let view = |i: usize| frame.view(blocks[i], step as isize);
+        let plan = Plan {
+            shape: Shape::rows(shape.batch(), shape.len),
+            x: [view(0), view(self.x.len() - 1)],
+            out: frame.view(out, out_step),
+            per_row: wide.map_or(PerRow::Nothing, |wide| PerRow::Wide(per_row(wide, row))),
+            stream: false,
+        };
+        let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
+        let ahead = next as isize / size_of::<T>() as isize;
+        run(&plan, row..row + n, &Block { rows: per_rows, mask, ahead });
+        let Some(operand) = &self.out else { return };
+        if let (Some(mask), Some(Mask { fill, .. })) = (&mask, &self.mask) {
+            let step = if columns { 1 } else { out_step };
+            // SAFETY: the first result of each row.
+            let is_nan = |i: usize| unsafe { T::Ops::to_f64(out.offset(i as isize * step).read()).is_nan() };
+            if (0..n).any(is_nan) {
+                frame.fill(out, out_step, mask, *fill);
+            }
+        }
+        if direct.is_none() {
+            let piece =
+                Piece { operand, shape, row, n, block: out, columns, step, mask: None, ahead: AHEAD_BYTES };
+            (operand.format.unstage)(&piece, self.stream);
+        }
+    }
+
+    /// Calls `copy` with the piece of an operand that has one element for each row.
+    fn piece_of_rows(
+        &self,
+        operand: &Operand<T>,
+        row: usize,
+        n: usize,
+        block: *mut T,
+        copy: impl Fn(&Piece<'_, T>),
+    ) {
+        let shape = Shape { len: 1, ..self.shape };
+        let columns = side_by_side(&operand.view, shape, row, n);
+        let operand = &Operand { view: View { len: 1, ..operand.view }, format: operand.format };
+        copy(&Piece {
+            operand,
+            shape,
+            row,
+            n,
+            block,
+            columns,
+            step: if columns { n } else { 1 },
+            mask: None,
+            ahead: AHEAD_BYTES,
+        });
+    }
+}
+
+/// [`put_per_row`] as a task.
+struct Put<'a, T: Float> {
+    per_row: &'a PerRow<'a, T>,
+    inner: usize,
+    chunk: usize,
+    results: &'a [f64],
+    first: usize,
+}
+
+impl<T: Float> Task for Put<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        put_per_row::<T::Ops, S>(s, self.per_row, self.inner, self.chunk, self.results, self.first);
+    }
+}
+
+/// Copies `n` elements that follow one another into `block`.
+///
+/// # Safety
+/// The operand has them, and `block` has room.
+pub(crate) unsafe fn stage_flat<T: Float>(operand: &Operand<T>, start: usize, n: usize, block: *mut T) {
+    let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
+    let shape = Shape { outer: 1, len: n, inner: 1 };
+    (operand.format.stage)(&Piece {
+        operand,
+        shape,
+        row: 0,
+        n: 1,
+        block,
+        columns: false,
+        step: n,
+        mask: None,
+        ahead: AHEAD_BYTES,
+    });
+}
+
+/// The reverse of [`stage_flat`].
+///
+/// # Safety
+/// As [`stage_flat`]; the elements may be written.
+pub(crate) unsafe fn unstage_flat<T: Float>(
+    operand: &Operand<T>,
+    start: usize,
+    n: usize,
+    block: *mut T,
+    stream: bool,
+) {
+    let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
+    let shape = Shape { outer: 1, len: n, inner: 1 };
+    (operand.format.unstage)(
+        &Piece {
+            operand,
+            shape,
+            row: 0,
+            n: 1,
+            block,
+            columns: false,
+            step: n,
+            mask: None,
+            ahead: AHEAD_BYTES,
+        },
+        stream,
+    );
+}
+
+const _: () = assert!(TOGETHER * 2 == VECTOR_BYTES);
