@@ -4,8 +4,8 @@
 //! each operand is copied and converted (*staged*), [`crate::lines::Walk`] runs on the copies, and the results are
 //! rounded into the caller's array. So no kernel knows of formats, and plain operands pay nothing for them.
 //!
-//! A block keeps the order of the memory that it came from: rows of neighbouring elements, or *columns*, where the
-//! rows lie side by side. A row that is no neighbour of the next in either way is gathered.
+//! A block has its elements in rows, or in *columns*: rows that lie side by side in memory stay so if they are short;
+//! longer ones are transposed. Rows with any other strides are gathered.
 //!
 //! A mask is staged too: elements under it are -inf for the kernel, and the results there are a value of their own.
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
@@ -20,11 +20,9 @@ use std::ops::Range;
 
 /// Bytes of all blocks of a call together: half of a first-level cache, or more.
 const BLOCK_BYTES: usize = 24 * 1024;
-/// Columns are copied as such up to this many bytes of a row, as the walk takes them; beyond, they become rows.
-const TALL: usize = 4096;
-/// Long columns that are copied together: those of one cache line.
+/// Longer columns that are transposed together: those of one cache line.
 const TOGETHER: usize = 32;
-/// Bytes of a block of long columns.
+/// The most bytes of a block of long columns.
 const TALL_BYTES: usize = 256 * 1024;
 /// Rows from this many vectors on begin with a cache line of their block.
 const LINED: usize = 4;
@@ -169,7 +167,14 @@ struct Piece<'a, T: Float> {
     ahead: usize,
 }
 
-impl<T: Float> Piece<'_, T> {
+impl<'a, T: Float> Piece<'a, T> {
+    fn new(operand: &'a Operand<T>, shape: Shape, frame: &Frame, block: *mut T) -> Self {
+        let &Frame { row, n, columns, step, .. } = frame;
+        // In columns, the next block goes on where this one ends.
+        let ahead = if columns { n * operand.format.size } else { AHEAD_BYTES };
+        Piece { operand, shape, row, n, block, columns, step, mask: None, ahead }
+    }
+
     fn typed<I>(&self) -> View<I> {
         let View { ptr, outer, len, inner, fresh } = self.operand.view;
         View { ptr: ptr.cast(), outer, len, inner, fresh }
@@ -291,6 +296,7 @@ unsafe fn narrow_line<E: Element, F: Storage<E>, S: Simd>(
     to: *mut F::Item,
     n: usize,
     stream: bool,
+    ahead: usize,
 ) {
     let size = size_of::<F::Item>();
     let mut i = 0;
@@ -315,7 +321,7 @@ unsafe fn narrow_line<E: Element, F: Storage<E>, S: Simd>(
         return;
     }
     while i + 2 * E::WIDTH <= n {
-        prefetch_pair::<E, _>(to.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES).cast_const());
+        prefetch_pair::<E, _>(to.wrapping_add(i).wrapping_byte_add(ahead).cast_const());
         // SAFETY: in range.
         unsafe {
             F::store(s, E::load(s, from.add(i)), to.add(i));
@@ -380,6 +386,8 @@ impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
                         let mut tile = [E::<T>::splat(s, E::<T>::ZERO); MAX_WIDTH];
                         for (j, v) in tile.iter_mut().enumerate().take(left) {
                             let p = start.wrapping_offset((c + j) as isize * view.len).wrapping_add(i);
+                            // The next block's; each class may be in a page of its own.
+                            prefetch(p.wrapping_add(n));
                             *v = if rows == width {
                                 F::load(s, p)
                             } else {
@@ -417,7 +425,7 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
     fn run<S: Simd>(self, s: S) {
         type E<T> = <T as Float>::Ops;
         let width = <E<T> as Element>::WIDTH;
-        let Unstage { piece: &Piece { shape, row, n, block, columns, step, .. }, view, stream } = self;
+        let Unstage { piece: &Piece { shape, row, n, block, columns, step, ahead, .. }, view, stream } = self;
         let (len, inner) = (shape.len, shape.inner);
         let start = view.row(row, inner);
         let block = block.cast_const();
@@ -426,14 +434,14 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
             if columns {
                 for c in 0..len {
                     let line = start.wrapping_offset(c as isize * view.len);
-                    narrow_line::<E<T>, F, S>(s, block.add(c * step), line, n, stream);
+                    narrow_line::<E<T>, F, S>(s, block.add(c * step), line, n, stream, ahead);
                 }
             } else if view.len == 1 && inner == 1 && view.outer == len as isize && step == len {
-                narrow_line::<E<T>, F, S>(s, block, start, n * len, stream);
+                narrow_line::<E<T>, F, S>(s, block, start, n * len, stream, ahead);
             } else if view.len == 1 {
                 for i in 0..n {
                     let line = view.row(row + i, inner);
-                    narrow_line::<E<T>, F, S>(s, block.add(i * step), line, len, stream);
+                    narrow_line::<E<T>, F, S>(s, block.add(i * step), line, len, stream, ahead);
                 }
             } else if side_by_side(&view, shape, row, n) {
                 for c in (0..len).step_by(width) {
@@ -696,16 +704,19 @@ fn per_row<T>(block: *mut T, row: usize) -> View<T> {
 }
 
 impl<T: Float> Call<'_, T> {
+    /// How many rows fit into the blocks.
+    fn fitting(&self) -> usize {
+        let count = self.x.len() + usize::from(self.out.is_some());
+        BLOCK_BYTES / (count * self.shape.len.max(1) * size_of::<T>())
+    }
+
     /// How many rows a block has.
     fn block_rows(&self) -> usize {
-        let bytes = self.shape.len.max(1) * size_of::<T>();
-        let count = self.x.len() + usize::from(self.out.is_some());
-        let rows = BLOCK_BYTES / (count * bytes);
-        let tall = bytes > TALL && self.x.iter().chain(&self.out).any(|x| x.view.len != 1);
-        if tall {
-            (TALL_BYTES / bytes).clamp(1, TOGETHER)
-        } else if rows >= GROUP {
+        let rows = self.fitting();
+        if rows >= GROUP {
             rows / GROUP * GROUP
+        } else if self.x.iter().chain(&self.out).any(|x| x.view.len != 1) {
+            (TALL_BYTES / (self.shape.len * size_of::<T>())).clamp(1, TOGETHER)
         } else {
             rows.max(1)
         }
@@ -716,7 +727,7 @@ impl<T: Float> Call<'_, T> {
         let (shape, line) = (self.shape, VECTOR_BYTES / size_of::<T>());
         let len = shape.len;
         let beside = |x: &Operand<T>| side_by_side(&x.view, shape, row, n);
-        let columns = len * size_of::<T>() <= TALL
+        let columns = self.fitting() >= GROUP
             && n > 1
             && self.x.iter().all(beside)
             && self.out.as_ref().is_none_or(beside);
@@ -810,12 +821,13 @@ impl<T: Float> Call<'_, T> {
             _ => scratch.blocks(lines * step),
         };
         for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
-            let mask = mask.as_ref().filter(|_| i == 0);
-            let lines = columns || operand.view.len == 1;
-            let with = mask.filter(|_| lines).map(|mask| (mask.bytes, frame.mask_step(mask)));
-            // A kernel of one operand prefetches it by itself.
-            let ahead = if columns || self.x.len() == 2 { AHEAD_BYTES } else { 0 };
-            let piece = Piece { operand, shape, row, n, block, columns, step, mask: with, ahead };
+            let mut piece = Piece::new(operand, shape, frame, block);
+            let (mask, lines) = (mask.as_ref().filter(|_| i == 0), columns || operand.view.len == 1);
+            piece.mask = mask.filter(|_| lines).map(|mask| (mask.bytes, frame.mask_step(mask)));
+            if !columns && self.x.len() == 1 {
+                // The kernel has prefetched it.
+                piece.ahead = 0;
+            }
             (operand.format.stage)(&piece);
             if let Some(mask) = mask.filter(|_| !lines) {
                 frame.fill(block, step as isize, mask, T::Ops::NEG_INF);
@@ -853,8 +865,7 @@ impl<T: Float> Call<'_, T> {
             }
         }
         if direct.is_none() {
-            let piece =
-                Piece { operand, shape, row, n, block: out, columns, step, mask: None, ahead: AHEAD_BYTES };
+            let piece = Piece::new(operand, shape, frame, out);
             (operand.format.unstage)(&piece, self.stream);
         }
     }
@@ -870,18 +881,9 @@ impl<T: Float> Call<'_, T> {
     ) {
         let shape = Shape { len: 1, ..self.shape };
         let columns = side_by_side(&operand.view, shape, row, n);
+        let (step, lines, count) = if columns { (n, 1, n) } else { (1, n, 1) };
         let operand = &Operand { view: View { len: 1, ..operand.view }, format: operand.format };
-        copy(&Piece {
-            operand,
-            shape,
-            row,
-            n,
-            block,
-            columns,
-            step: if columns { n } else { 1 },
-            mask: None,
-            ahead: AHEAD_BYTES,
-        });
+        copy(&Piece::new(operand, shape, &Frame { row, n, columns, step, lines, count }, block));
     }
 }
 
@@ -908,19 +910,7 @@ impl<T: Float> Task for Put<'_, T> {
 /// # Safety
 /// The operand has them, and `block` has room.
 pub(crate) unsafe fn stage_flat<T: Float>(operand: &Operand<T>, start: usize, n: usize, block: *mut T) {
-    let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
-    let shape = Shape { outer: 1, len: n, inner: 1 };
-    (operand.format.stage)(&Piece {
-        operand,
-        shape,
-        row: 0,
-        n: 1,
-        block,
-        columns: false,
-        step: n,
-        mask: None,
-        ahead: AHEAD_BYTES,
-    });
+    flat(operand, start, n, block, |piece| (operand.format.stage)(piece));
 }
 
 /// The reverse of [`stage_flat`].
@@ -934,22 +924,14 @@ pub(crate) unsafe fn unstage_flat<T: Float>(
     block: *mut T,
     stream: bool,
 ) {
+    flat(operand, start, n, block, |piece| (operand.format.unstage)(piece, stream));
+}
+
+/// Calls `copy` with the piece of `n` elements that follow one another.
+fn flat<T: Float>(operand: &Operand<T>, start: usize, n: usize, block: *mut T, copy: impl Fn(&Piece<'_, T>)) {
     let operand = &Operand::flat(operand.view.ptr.wrapping_add(start * operand.format.size), operand.format);
-    let shape = Shape { outer: 1, len: n, inner: 1 };
-    (operand.format.unstage)(
-        &Piece {
-            operand,
-            shape,
-            row: 0,
-            n: 1,
-            block,
-            columns: false,
-            step: n,
-            mask: None,
-            ahead: AHEAD_BYTES,
-        },
-        stream,
-    );
+    let frame = Frame { row: 0, n: 1, columns: false, step: n, lines: 1, count: n };
+    copy(&Piece::new(operand, Shape::rows(1, n), &frame, block));
 }
 
 const _: () = assert!(TOGETHER * 2 == VECTOR_BYTES);
