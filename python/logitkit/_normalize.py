@@ -117,10 +117,7 @@ def _normalize_wide(
     mask: Array | None,
 ) -> Any:
     """What the compiled module's `normalize` does, for dtypes that it does not take."""
-    if isinstance(temperature, np.ndarray):
-        temperature = np.expand_dims(temperature, axis)
-    if temperature is not None:
-        x = x / np.asarray(temperature, x.real.dtype)
+    x = _wide.divided(x, temperature, axis)
     if mask is not None:
         x = np.where(mask, x, x.dtype.type(-np.inf))
     y = (_wide.log_softmax if log else _wide.softmax)(x, axis, None)
@@ -133,24 +130,28 @@ def backward_with(
     grad: object, y: object, axis: object, temperature_: object, out: object, *, log: bool
 ) -> Any:
     """The gradients of softmax and log_softmax with a temperature."""
-    shape = real_array(y, "y").shape
+    shape = wide_real_array(y, "y").shape
     axes = class_axes(axis, len(shape))
     temperature = checked_temperature(temperature_, shape or (1,), axes)
+
+    def by(backward: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(temperature, np.ndarray):
+            return lambda grad, y, rows, axis, out: backward(
+                grad, y, axis, log, _row_numbers(rows, axis), out
+            )
+        return lambda grad, y, axis, out: backward(grad, y, axis, log, temperature, out)
+
     values = {"grad": grad, "y": y}
-    if not isinstance(temperature, np.ndarray):
-        return _along(
-            lambda grad, y, axis, out: _core.backward(grad, y, axis, log, temperature, out),
-            values,
-            axis,
-            out,
-        )
+    if isinstance(temperature, np.ndarray):
+        small = reduced_shape(shape, axes, keepdims=False)
+        values["temperature"] = temperature.reshape(small)
     return _along(
-        lambda grad, y, rows, axis, out: _core.backward(
-            grad, y, axis, log, _row_numbers(rows, axis), out
-        ),
-        {**values, "temperature": temperature.reshape(reduced_shape(shape, axes, keepdims=False))},
+        by(_core.backward),
+        values,
         axis,
         out,
+        convert=wide_real_array,
+        wide=by(_wide.backward),
         reduced=("temperature",),
     )
 

@@ -192,6 +192,24 @@ def log_softmax(x: Array, axis: int, _out: object) -> Array:
     return _from_rows(y, x.shape, axis)
 
 
+def backward(grad: Array, y: Array, axis: int, log: bool, temperature: Any, _out: object) -> Array:
+    result = (log_softmax_backward if log else softmax_backward)(grad, y, axis, None)
+    return divided(result, temperature, axis)
+
+
+def divided(x: Array, temperature: Any, axis: int) -> Array:
+    """Return x / temperature, for one temperature or one for each row; None stands for 1."""
+    if temperature is None:
+        return x
+    divisor = np.expand_dims(temperature, axis) if np.ndim(temperature) else temperature
+    quotient = np.empty(x.shape, np.result_type(x.dtype, np.float64))
+    if x.dtype.kind == "c":  # part by part: a quotient of complex numbers makes NaN of -inf
+        quotient.real, quotient.imag = x.real / divisor, x.imag / divisor
+    else:
+        quotient[...] = x / divisor
+    return quotient
+
+
 def softmax_backward(grad: Array, y: Array, axis: int, _out: object) -> Array:
     g, p = _rows(grad, axis), _rows(y, axis)
     return _from_rows(p * (g - (g * p).sum(axis=-1, keepdims=True)), y.shape, axis)

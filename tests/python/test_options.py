@@ -395,6 +395,44 @@ def test_dtype() -> None:
         lk.softmax(x, dtype=np.int64)
 
 
+@pytest.mark.parametrize("dtype", [np.longdouble, np.complex64, np.complex128])
+@pytest.mark.parametrize("per_row", [False, True])
+def test_wide_dtypes(dtype: Any, per_row: bool, rng: np.random.Generator) -> None:
+    """Options mean the same for the dtypes that NumPy computes."""
+    x, mask = rng.normal(0, 2, (4, 5)).astype(dtype), rng.random((4, 5)) < 0.7
+    mask[1], mask[2] = False, True
+    if np.dtype(dtype).kind == "c":
+        x += (1j * rng.normal(0, 2, x.shape)).astype(dtype)
+    x[~mask] = np.nan
+    temperature = rng.uniform(0.5, 2, 4) if per_row else 0.7
+    tolerance = 30 * float(np.finfo(dtype).eps)
+    wide = np.where(mask, x, 0).astype(np.clongdouble)
+    exp = np.where(mask, np.exp(wide / np.reshape(temperature, (-1, 1))), 0)
+    total = exp.sum(1, keepdims=True)
+    p, lse = lk.softmax(x, 1, where=mask, temperature=temperature, return_lse=True)
+    log_p, same = lk.log_softmax(x, 1, where=mask, temperature=temperature, return_lse=True)
+    assert p.dtype == log_p.dtype == lse.dtype == dtype
+    kept = [0, 2, 3]
+    np.testing.assert_allclose(p[kept], exp[kept] / total[kept], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(lse[kept], np.log(total[kept, 0]), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(np.exp(log_p)[mask], p[mask], rtol=0, atol=tolerance)
+    np.testing.assert_array_equal(lse, same)
+    assert lse[1] == -np.inf
+    assert not p[~mask].any()
+    assert np.all(log_p[~mask].real == -np.inf)
+    if np.dtype(dtype).kind != "c":
+        g = rng.normal(0, 1, x.shape)
+        q = np.where(mask, p, 0)
+        got = lk.softmax_backward(g, q, 1, temperature=temperature)
+        want = lk.softmax_backward(g, q, 1) / np.reshape(temperature, (-1, 1))
+        np.testing.assert_allclose(got, want, rtol=1e-15)
+    assert lk.softmax(np.ones(3), dtype=dtype).dtype == dtype
+    # -inf among the numbers is -inf after the division.
+    y = lk.log_softmax(np.array([-np.inf, 1, 2], dtype=dtype), temperature=2.0)
+    assert y[0] == -np.inf
+    np.testing.assert_allclose(y[1:].real, lk.log_softmax([0.5, 1.0]), rtol=1e-6)
+
+
 # --- Arguments -----------------------------------------------------------------------------------
 
 
