@@ -400,7 +400,8 @@ impl<K: Kernel> Walk<'_, K> {
                 rows.stored = rows.out;
             }
             // SAFETY: the caller's promise; `per_row` has room for the chunk.
-            unsafe { self.kernel.rows(s, &rows, group, offset(per_row, row - self.rows.start)) };
+            let per_row = offset(per_row, row - self.rows.start);
+            s.call(Kernelled { kernel: self.kernel, rows: &rows, group, per_row });
             row += n;
         }
     }
@@ -435,7 +436,7 @@ impl<K: Kernel> Walk<'_, K> {
             rows.out.0 = gathered[2].get(len);
         }
         // SAFETY: the buffers hold whole rows; `per_row` is the caller's.
-        unsafe { self.kernel.rows(s, &rows, group, per_row) };
+        s.call(Kernelled { kernel: self.kernel, rows: &rows, group, per_row });
         if K::WRITES {
             for c in 0..len {
                 // SAFETY: `put` has `len` elements `step` apart.
@@ -526,6 +527,25 @@ impl<K: Kernel> Walk<'_, K> {
             }
             row += count;
         }
+    }
+}
+
+/// [`Kernel::rows`] as a function of its own: there are several ways to it, and it is compiled once. Whoever makes one
+/// keeps that promise.
+struct Kernelled<'a, K: Kernel> {
+    kernel: &'a K,
+    rows: &'a Rows<K::E>,
+    group: &'a mut Group<K::E>,
+    per_row: *mut f64,
+}
+
+impl<K: Kernel> Task for Kernelled<'_, K> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: the promise of whoever made it.
+        unsafe { self.kernel.rows(s, self.rows, self.group, self.per_row) }
     }
 }
 

@@ -1337,8 +1337,6 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(elementwise::binary_cross_entropy_with_logits_value_and_grad, m)?,
         wrap_pyfunction!(log_loss::log_loss, m)?,
         wrap_pyfunction!(log_loss::log_loss_value_and_grad, m)?,
-        wrap_pyfunction!(masked::softmax_masked, m)?,
-        wrap_pyfunction!(masked::log_softmax_masked, m)?,
         wrap_pyfunction!(masked::logsumexp_masked, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,

@@ -648,7 +648,7 @@ def _checked_grad_output(grad_output: object, loss: _Loss) -> Array | float | No
             f"grad_output has shape {factor.shape}, which does not broadcast to the loss's "
             f"shape {loss.shape} (reduction={loss.reduction!r})"
         ) from None
-    return np.ascontiguousarray(factor, dtype=loss.operands[0].dtype)
+    return np.array(factor, loss.operands[0].dtype, order="C")  # aligned, whatever it was
 
 
 # --- The call -----------------------------------------------------------------------------------

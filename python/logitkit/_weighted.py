@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _logitkit_core as _core
 from . import _normalize, _wide
 from ._normalize import reduced_shape, scalar_or_array
 from ._operands import (
@@ -59,7 +60,12 @@ def logsumexp(
         log, sign = _weighted(a, b, mask, terms, axes, dtype)
         log, sign = log.reshape(shape), sign.reshape(shape)
     else:
-        log = np.asarray(_normalize.logsumexp(_masked(a, mask, dtype), axis, keepdims, None))
+        log = NotImplemented
+        if mask is not None and a.dtype == dtype:
+            log = _core.logsumexp_masked(a, axis, bool(keepdims), None, mask)
+        if log is NotImplemented:
+            log = _normalize.logsumexp(_masked(a, mask, dtype), axis, keepdims, None)
+        log = np.asarray(log)
         sign = np.where(np.isnan(log), np.nan, log > -np.inf)
     if return_sign:
         log = log.real

@@ -1,59 +1,14 @@
 //! Operations on the elements that a mask leaves: `where` is a bool array of the operand's own shape, whose strides may
 //! be 0. Elements under the mask are never looked at; a row without any other has the result of no elements.
 
-use super::half::{half, logsumexp_typed, unary_typed};
+use super::half::{half, logsumexp_typed};
 use super::{Answer, Array, BOOL, FLOAT, Object, axis_of, declined, flag};
-use crate::ops::staged;
 use crate::stage::Format;
 use pyo3::prelude::*;
 
 /// A mask for an array.
 pub(super) fn mask_of<'a>(object: Object<'a, '_>, x: &Array<'_>) -> Option<Array<'a>> {
     Array::new(object).filter(|mask| mask.type_num == BOOL && mask.dims == x.dims)
-}
-
-macro_rules! elementwise {
-    ($py:expr, $x:expr, $axis:expr, $out:expr, $mask:expr, $work:path) => {{
-        let float = Array::float($x);
-        let x = plain!($py, float.or_else(|| half($x).map(|(x, _)| x)));
-        let (axis, mask) = (plain!($py, axis_of($axis, &x)), plain!($py, mask_of($mask, &x)));
-        match float {
-            Some(x) if x.type_num == FLOAT => {
-                unary_typed($py, (&x, Format::<f32>::NATIVE), axis, $out, Some(&mask), $work)
-            }
-            Some(x) => unary_typed($py, (&x, Format::<f64>::NATIVE), axis, $out, Some(&mask), $work),
-            None => {
-                let (x, format) = plain!($py, half($x));
-                unary_typed($py, (&x, format), axis, $out, Some(&mask), $work)
-            }
-        }
-    }};
-}
-
-/// Softmax over the elements where `mask` is true; 0 elsewhere, and in rows without any.
-#[pyfunction]
-#[pyo3(signature = (x, axis, out, mask, /))]
-pub(super) fn softmax_masked(
-    py: Python<'_>,
-    x: Object<'_, '_>,
-    axis: Object<'_, '_>,
-    out: Object<'_, '_>,
-    mask: Object<'_, '_>,
-) -> Answer {
-    elementwise!(py, x, axis, out, mask, staged::softmax)
-}
-
-/// Log-softmax over the elements where `mask` is true; -inf elsewhere, and in rows without any.
-#[pyfunction]
-#[pyo3(signature = (x, axis, out, mask, /))]
-pub(super) fn log_softmax_masked(
-    py: Python<'_>,
-    x: Object<'_, '_>,
-    axis: Object<'_, '_>,
-    out: Object<'_, '_>,
-    mask: Object<'_, '_>,
-) -> Answer {
-    elementwise!(py, x, axis, out, mask, staged::log_softmax)
 }
 
 /// logsumexp over the elements where `mask` is true; -inf for rows without any.

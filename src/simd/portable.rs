@@ -331,7 +331,7 @@ fn round_to_odd(s: f64, e: f64) -> f64 {
 /// `a * b + c`: the product of two `f32` is an exact `f64`, and rounding the sum of `f64` to `f32` is right unless the
 /// first rounding has led to the middle between two `f32`, or the result is below the normal range. For these the sum
 /// is rounded to odd before: 53 bits are at least two more than the result's.
-#[inline(always)]
+#[inline(never)]
 fn fma_f32(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
     #[cold]
     #[inline(never)]
@@ -354,7 +354,7 @@ fn fma_f32(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
 
 /// `a * b + c` by [`fma_f64_quick`]; where that is in doubt, by [`fma_f64_fast`], or by [`fma_f64_exact`] where that is
 /// not [`fast`].
-#[inline(always)]
+#[inline(never)]
 fn fma_f64(a: [f64; 8], b: [f64; 8], c: [f64; 8]) -> [f64; 8] {
     #[cold]
     #[inline(never)]

@@ -154,7 +154,7 @@ def cross_entropy_grad_hess(b: Batch) -> tuple[Any, ...]:
         sample_weight=b.t.take(0, axis=b.axis),
         hessian="upper",
         hess_floor=1e-16,
-        dtype=np.float32 if b.x.dtype.itemsize == 4 else np.float64,
+        dtype=np.float64 if b.x.dtype.itemsize == 8 else np.float32,
     )
     return tuple(np.moveaxis(result, -1, b.axis) for result in results)
 

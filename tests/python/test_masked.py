@@ -49,11 +49,11 @@ SHAPES: list[tuple[tuple[int, ...], int]] = [
 
 
 def softmax(x: Array, axis: int, mask: Array, out: Array | None = None) -> Any:
-    return core.softmax_masked(x, axis, out, mask)
+    return lk.softmax(x, axis, where=mask, out=out)
 
 
 def log_softmax(x: Array, axis: int, mask: Array, out: Array | None = None) -> Any:
-    return core.log_softmax_masked(x, axis, out, mask)
+    return lk.log_softmax(x, axis, where=mask, out=out)
 
 
 def logsumexp(x: Array, axis: int, mask: Array, out: Array | None = None) -> Any:

@@ -571,3 +571,21 @@ def test_temperature_of_the_gradients(dtype: npt.DTypeLike, classes: int) -> Non
         np.testing.assert_array_equal(out, result)
         with pytest.raises(ValueError, match="temperature must be positive"):
             f(grad, saved, 1, temperature=0.0)
+
+
+def test_unaligned_numbers_per_row() -> None:
+    """Incoming gradients and weights at any address."""
+    rng = np.random.default_rng(2)
+    x, labels = rng.normal(size=(6, 3)), rng.integers(0, 3, 6)
+    memory = np.zeros(6 * 8 + 1, np.uint8)
+    rows = memory[1:].view(np.float64)
+    rows[:] = rng.uniform(0.5, 2, 6)
+    assert not rows.flags.aligned
+    want = rows.copy()
+    for name in ("grad_output", "sample_weight", "temperature"):
+        for got, wanted in zip(
+            lk.cross_entropy_value_and_grad(x, labels, reduction="none", **{name: rows}),
+            lk.cross_entropy_value_and_grad(x, labels, reduction="none", **{name: want}),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(got, wanted)
