@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Array = NDArray[Any]
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 C = 1.0
-TIGHT = {"C": C, "tol": 1e-9, "max_iter": 10_000}
+TIGHT: dict[str, Any] = {"C": C, "tol": 1e-9, "max_iter": 10_000}
 """The options of both estimators: so many iterations that the minimum is reached."""
 
 TOLERANCE = 1e-4
