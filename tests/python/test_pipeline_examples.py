@@ -1,0 +1,100 @@
+"""The examples beside scikit-learn and ONNX Runtime run, are right, and notice when they are not.
+
+An example is tested where the libraries that it needs are installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def example(name: str, *libraries: str) -> ModuleType:
+    """Import an example, which is a script and in no package, or skip the test."""
+    for library in libraries:
+        pytest.importorskip(library)
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- temperature scaling --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scaling() -> ModuleType:
+    return example("temperature_scaling", "sklearn", "scipy", "matplotlib")
+
+
+def test_temperature_scaling(
+    scaling: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from matplotlib.image import imread
+
+    picture = tmp_path / "new folder" / "reliability.png"
+    assert scaling.main(["--out", str(picture)]) == 0
+    printed = capsys.readouterr()
+    assert "1197 held-out digits" in printed.out
+    assert printed.err == ""
+    pixels = imread(picture)
+    assert min(pixels.shape[:2]) >= 500
+    assert pixels[..., :3].std() > 0.05
+
+
+def test_temperature_is_at_the_minimum(scaling: ModuleType) -> None:
+    """Of logits that are those of the labels' distribution times 3, it is 3."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=2, size=(20_000, 4))
+    gumbel = rng.gumbel(size=logits.shape)
+    part = scaling.Scored(3 * logits, (logits + gumbel).argmax(axis=1))
+    temperature = scaling.fit_temperature(part)
+    assert temperature == pytest.approx(3, rel=0.05)
+    for t in (0.5, temperature, 10.0):
+        h = 1e-5
+        above, below = (scaling.loss_scipy(part, t * np.exp(d)) for d in (h, -h))
+        assert scaling.slope(part, t) == pytest.approx((above - below) / (2 * h), abs=1e-8)
+    assert abs(scaling.slope(part, temperature)) < scaling.SLOPE_TOLERANCE
+    error = [
+        scaling.expected_calibration_error(scaling.reliability(part, t)) for t in (1, temperature)
+    ]
+    assert error[1] < 0.02 < 0.1 < error[0]
+
+
+def test_calibration_error_by_hand(scaling: ModuleType) -> None:
+    """Three bins; a confidence at an edge belongs to the bin below."""
+    confidence = np.array([0.5, 0.6, 0.9, 0.8])
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
+    part = scaling.Scored(logits, np.array([0, 1, 0, 1]))
+    bins = scaling.reliability(part, 1.0, bins=3)
+    np.testing.assert_array_equal(bins.count, [0, 2, 2])
+    np.testing.assert_allclose(bins.confidence, [np.nan, 0.55, 0.85], rtol=1e-15)
+    np.testing.assert_array_equal(bins.accuracy, [np.nan, 0.5, 0.5])
+    assert scaling.expected_calibration_error(bins) == pytest.approx(0.5 * 0.05 + 0.5 * 0.35)
+    bins = scaling.reliability(part, 1.0, bins=2)
+    np.testing.assert_array_equal(bins.count, [1, 3])
+
+
+def test_temperature_scaling_fails_when_nothing_is_fitted(
+    scaling: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scaling, "fit_temperature", lambda part: 1.0)
+    assert scaling.main(["--no-plot"]) == 1
+    printed = capsys.readouterr().err
+    assert "FAILED: the validation loss still falls" in printed
+    assert "FAILED: the held-out digits are not calibrated better" in printed
+    assert not list(tmp_path.iterdir())
