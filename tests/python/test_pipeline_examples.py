@@ -98,3 +98,63 @@ def test_temperature_scaling_fails_when_nothing_is_fitted(
     assert "FAILED: the validation loss still falls" in printed
     assert "FAILED: the held-out digits are not calibrated better" in printed
     assert not list(tmp_path.iterdir())
+
+
+# --- Gaussian mixture -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixture() -> ModuleType:
+    return example("mixture", "sklearn", "scipy")
+
+
+def test_mixture(mixture: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mixture.main([]) == 0
+    printed = capsys.readouterr()
+    assert "150 flowers, 3 components" in printed.out
+    assert printed.err == ""
+
+
+def test_mixture_e_step(mixture: ModuleType) -> None:
+    """As scikit-learn's, also far away, where exponentials of the log-densities are all 0."""
+    x = mixture.load_iris().data
+    model = mixture.fit_sklearn(x, mixture.start(x), 10)
+    ours = mixture.Mixture(model.weights_, model.means_, model.covariances_)
+    rows = np.concatenate([x, x[:1] + 1000])
+    log_prob = mixture.weighted_log_prob(rows, ours)
+    assert (np.exp(log_prob[-1]) == 0).all()
+    log_resp, log_likelihood = mixture.e_step(rows, ours)
+    lse, expected = model._estimate_log_prob_resp(rows)
+    assert log_resp.shape == expected.shape == (151, 3)
+    np.testing.assert_allclose(log_resp, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(log_likelihood, lse, rtol=1e-12)
+    np.testing.assert_allclose(log_likelihood, model.score_samples(rows), rtol=1e-12)
+    np.testing.assert_allclose(np.exp(log_resp), model.predict_proba(rows), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(np.exp(log_resp).sum(axis=1), 1, rtol=1e-15)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5, 20])
+def test_mixture_iterations(mixture: ModuleType, iterations: int) -> None:
+    x = mixture.load_iris().data
+    start = mixture.start(x)
+    ours, history = mixture.fit(x, start, iterations)
+    model = mixture.fit_sklearn(x, start, iterations)
+    assert len(history) == model.n_iter_ == iterations
+    assert history[-1] == pytest.approx(model.lower_bound_, rel=1e-12)
+    np.testing.assert_allclose(ours.means, model.means_, rtol=1e-11)
+    np.testing.assert_allclose(ours.covariances, model.covariances_, rtol=0, atol=1e-11)
+    assert (np.diff(history) > 0).all()
+
+
+def test_mixture_fails_when_the_e_step_is_off(
+    mixture: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = mixture.e_step
+
+    def slightly_wrong(x: np.ndarray, model: object) -> tuple[np.ndarray, np.ndarray]:
+        log_resp, log_likelihood = right(x, model)
+        return log_resp, log_likelihood * (1 + 1e-10)
+
+    monkeypatch.setattr(mixture, "e_step", slightly_wrong)
+    assert mixture.main(["--iterations", "2"]) == 1
+    assert "FAILED: log-likelihood of each flower" in capsys.readouterr().err
