@@ -158,3 +158,64 @@ def test_mixture_fails_when_the_e_step_is_off(
     monkeypatch.setattr(mixture, "e_step", slightly_wrong)
     assert mixture.main(["--iterations", "2"]) == 1
     assert "FAILED: log-likelihood of each flower" in capsys.readouterr().err
+
+
+# --- ONNX Runtime ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def onnx_logits() -> ModuleType:
+    return example("onnx_logits", "sklearn", "onnx", "onnxruntime")
+
+
+def test_onnx_logits(onnx_logits: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert onnx_logits.main() == 0
+    printed = capsys.readouterr()
+    lines = [line.split()[-4:] for line in printed.out.splitlines()]
+    assert [line[0] for line in lines[2:]] == ["float32", "float64"]
+    for line, limit in zip(lines[2:], (1e-5, 1e-13), strict=True):
+        assert float(line[-1]) < limit
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_onnx_logits_are_those_of_the_model(onnx_logits: ModuleType, dtype: type) -> None:
+    images, labels = onnx_logits.load_digits(return_X_y=True)
+    x, labels = images[:600] / 16, labels[:600]
+    model = onnx_logits.LogisticRegression(max_iter=1000).fit(x, labels)
+    logits = onnx_logits.run(onnx_logits.export(model, dtype), x.astype(dtype))
+    assert type(logits) is np.ndarray
+    assert logits.dtype == dtype
+    rounding = float(np.finfo(dtype).eps * np.abs(logits).max())
+    np.testing.assert_allclose(logits, model.decision_function(x), rtol=0, atol=16 * rounding)
+    ours = onnx_logits.evaluate(logits, labels)
+    theirs = onnx_logits.evaluate_sklearn(model, x, labels)
+    assert ours.probabilities.dtype == ours.logprob.dtype == dtype
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, rtol=0, atol=8 * rounding)
+    assert ours.loss == pytest.approx(theirs.loss, abs=32 * rounding)
+    assert ours.loss == pytest.approx(-ours.logprob.astype(np.float64).mean(), rel=1e-6)
+    assert theirs.is_argmax.mean() == model.score(x, labels)
+
+
+def test_onnx_differences_are_noticed(onnx_logits: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(20, 5)), rng.integers(5, size=20)
+    right = onnx_logits.evaluate(logits, labels)
+    assert onnx_logits.failures(right, right, 1e-12) == []
+    for wrong, message in (
+        (right._replace(probabilities=right.probabilities + 1e-10), "the probabilities differ"),
+        (right._replace(loss=right.loss + 1e-10), "the loss differs"),
+        (right._replace(logprob=right.logprob - 1e-10), "a log-probability differs"),
+        (right._replace(logprob=right.logprob * np.nan), "a log-probability differs"),
+        (right._replace(is_argmax=~right.is_argmax), "a prediction differs"),
+    ):
+        assert onnx_logits.failures(wrong, right, 1e-12) == [message]
+
+
+def test_onnx_logits_fails_when_the_model_is_another(
+    onnx_logits: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = onnx_logits.run
+    monkeypatch.setattr(onnx_logits, "run", lambda model, x: right(model, x)[:, ::-1])
+    assert onnx_logits.main() == 1
+    assert "FAILED: ONNX Runtime, float32: the loss differs" in capsys.readouterr().err
