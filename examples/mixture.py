@@ -37,7 +37,7 @@ from sklearn.mixture import GaussianMixture
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 COMPONENTS = 3
 ITERATIONS = 30

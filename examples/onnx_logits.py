@@ -64,13 +64,14 @@ def export(model: LogisticRegression, dtype: type[np.floating]) -> bytes:
     opset = helper.make_opsetid("", 13)
     exported = helper.make_model(graph, opset_imports=[opset], ir_version=8)
     onnx.checker.check_model(exported)
-    return exported.SerializeToString()
+    serialised: bytes = exported.SerializeToString()
+    return serialised
 
 
 def run(model: bytes, x: Floats) -> Floats:
     """Return the logits that ONNX Runtime computes."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"x": x})
+    logits: Floats = session.run(["logits"], {"x": x})[0]
     return logits
 
 

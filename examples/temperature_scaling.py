@@ -68,7 +68,7 @@ class Reliability(NamedTuple):
     The latter two are NaN where a bin is empty.
     """
 
-    count: NDArray[np.int64]
+    size: NDArray[np.int64]
     confidence: Floats
     accuracy: Floats
 
@@ -140,19 +140,19 @@ def reliability(part: Scored, temperature: float, bins: int = BINS) -> Reliabili
     right = probs.argmax(axis=1) == part.labels
     edges = np.arange(1, bins) / bins
     index = np.searchsorted(edges, confidence, side="left")  # edges[i-1] < confidence <= edges[i]
-    count = np.bincount(index, minlength=bins)
-    size = np.where(count, count, np.nan)
+    size = np.bincount(index, minlength=bins)
+    divisor = np.where(size, size, np.nan)
     return Reliability(
-        count,
-        np.bincount(index, confidence, bins) / size,
-        np.bincount(index, right, bins) / size,
+        size,
+        np.bincount(index, confidence, bins) / divisor,
+        np.bincount(index, right, bins) / divisor,
     )
 
 
 def expected_calibration_error(bins: Reliability) -> float:
     """Return the mean distance between accuracy and confidence, over the predictions."""
     gap = np.abs(bins.accuracy - bins.confidence)
-    return float(np.nansum(bins.count * gap) / bins.count.sum())
+    return float(np.nansum(bins.size * gap) / bins.size.sum())
 
 
 # --- the picture ----------------------------------------------------------------------------------
@@ -184,10 +184,10 @@ def draw(part: Scored, temperature: float, path: Path) -> None:
         )
         diagram.plot([0, 1], [0, 1], color="#555555", linestyle="--", label="calibrated")
         diagram.set_title(f"T = {t:.3g} ({name}): ECE {error:.1%}", fontsize=16)
-        histogram.bar(left, bins.count, color="#9aa3ad", **box)
-        for x, count in zip(middle, bins.count, strict=True):
-            if count:
-                histogram.text(x, count + 25, f"{count}", ha="center", fontsize=11)
+        histogram.bar(left, bins.size, color="#9aa3ad", **box)
+        for x, size in zip(middle, bins.size, strict=True):
+            if size:
+                histogram.text(x, size + 25, f"{size}", ha="center", fontsize=11)
         histogram.set_xlabel("confidence: probability of the predicted digit", fontsize=13)
     grid[0, 0].legend(fontsize=13, loc="upper left")
     grid[0, 0].set_ylabel("accuracy", fontsize=13)

@@ -77,12 +77,12 @@ def test_calibration_error_by_hand(scaling: ModuleType) -> None:
     logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
     part = scaling.Scored(logits, np.array([0, 1, 0, 1]))
     bins = scaling.reliability(part, 1.0, bins=3)
-    np.testing.assert_array_equal(bins.count, [0, 2, 2])
+    np.testing.assert_array_equal(bins.size, [0, 2, 2])
     np.testing.assert_allclose(bins.confidence, [np.nan, 0.55, 0.85], rtol=1e-15)
     np.testing.assert_array_equal(bins.accuracy, [np.nan, 0.5, 0.5])
     assert scaling.expected_calibration_error(bins) == pytest.approx(0.5 * 0.05 + 0.5 * 0.35)
     bins = scaling.reliability(part, 1.0, bins=2)
-    np.testing.assert_array_equal(bins.count, [1, 3])
+    np.testing.assert_array_equal(bins.size, [1, 3])
 
 
 def test_temperature_scaling_fails_when_nothing_is_fitted(
