@@ -122,14 +122,14 @@ unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(
 }
 
 /// # Safety
-/// As [`elementwise`].
+/// As [`elementwise()`].
 pub(crate) unsafe fn softmax_view<T: Float>(shape: Shape, x: View<T>, out: View<T>) {
     // SAFETY: the caller's promise.
     unsafe { normalize_view(shape, x, out, Normal::Softmax, Temperature::One, None) }
 }
 
 /// # Safety
-/// As [`elementwise`].
+/// As [`elementwise()`].
 pub(crate) unsafe fn log_softmax_view<T: Float>(shape: Shape, x: View<T>, out: View<T>) {
     // SAFETY: the caller's promise.
     unsafe { normalize_view(shape, x, out, Normal::LogSoftmax, Temperature::One, None) }
@@ -145,7 +145,7 @@ pub(crate) enum Normal {
 /// Softmax or its logarithm of `x / temperature`, and logsumexp of that into `lse`.
 ///
 /// # Safety
-/// As [`elementwise`]; `lse` has an element per row, apart from all others.
+/// As [`elementwise()`]; `lse` has an element per row, apart from all others.
 pub(crate) unsafe fn normalize_view<T: Float>(
     shape: Shape,
     x: View<T>,
@@ -164,14 +164,14 @@ pub(crate) unsafe fn normalize_view<T: Float>(
 }
 
 /// # Safety
-/// As [`elementwise`].
+/// As [`elementwise()`].
 pub(crate) unsafe fn softmax_backward_view<T: Float>(shape: Shape, grad: View<T>, y: View<T>, out: View<T>) {
     // SAFETY: the caller's promise.
     unsafe { backward_view(shape, grad, y, out, Normal::Softmax, Temperature::One) }
 }
 
 /// # Safety
-/// As [`elementwise`].
+/// As [`elementwise()`].
 pub(crate) unsafe fn log_softmax_backward_view<T: Float>(
     shape: Shape,
     grad: View<T>,
@@ -185,7 +185,7 @@ pub(crate) unsafe fn log_softmax_backward_view<T: Float>(
 /// The gradient of [`normalize_view`].
 ///
 /// # Safety
-/// As [`elementwise`].
+/// As [`elementwise()`].
 pub(crate) unsafe fn backward_view<T: Float>(
     shape: Shape,
     grad: View<T>,
@@ -205,7 +205,7 @@ pub(crate) unsafe fn backward_view<T: Float>(
 }
 
 /// # Safety
-/// As [`elementwise`]; `grad` and `lse` have an element per row.
+/// As [`elementwise()`]; `grad` and `lse` have an element per row.
 pub(crate) unsafe fn logsumexp_backward_view<T: Float>(
     shape: Shape,
     grad: View<T>,

@@ -60,7 +60,7 @@ impl<E: Element, const WAY: u8> Loop<'_, E, WAY> {
     unsafe fn row<S: Simd>(s: S, x: *const E::T, kept: *mut E::T) -> f64 {
         if WAY == ROW_SUM {
             // SAFETY: the caller's promise.
-            let sum = unsafe { row_sum::<E, S>(s, x, LEN, kept, 0) };
+            let sum = unsafe { row_sum::<E, S>(s, x, LEN, None, kept, 0) };
             return ldexp(sum.hi + sum.lo, E::to_f64(sum.reference) as i32);
         }
         let (zero, step) = (E::splat(s, E::ZERO), 4 * E::WIDTH);

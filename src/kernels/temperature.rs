@@ -25,8 +25,10 @@ pub(crate) enum Temperature {
     /// 1 everywhere.
     One,
     /// One for all rows.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
     All(f64),
     /// One per row; with the batch's inner extent.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
     Rows(View<f64>, usize),
 }
 

@@ -21,6 +21,7 @@ impl<T: Float> ClassWeight<T> {
 
     /// # Safety
     /// Valid for reading a number for every class as long as this is used.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
     pub(crate) unsafe fn new(weights: *const T) -> Self {
         ClassWeight { weights }
     }
@@ -59,6 +60,7 @@ pub(crate) enum SampleWeight {
     /// Nothing counts: the weights sum to zero and a mean is wanted.
     Nothing,
     /// One per row; with the batch's inner extent.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
     Rows(View<f64>, usize),
 }
 

@@ -188,13 +188,20 @@ def test_logsumexp_of_a_row_is_a_scalar(dtype: Any) -> None:
 
 @each_dtype
 def test_what_is_not_plain_is_declined(dtype: Any) -> None:
+    """By the compiled functions, for the Python ones to make plain or to refuse."""
     x = np.zeros((4, 8), dtype)
     space = np.zeros((4, 8), bool)
     overlapping = x.view(np.uint8)[:, :8].view(bool)
-    for f in (softmax, log_softmax, logsumexp):
-        for mask in (None, True, [True] * 8, space.view(np.uint8), space[:, :7], space[0]):
-            assert f(x, 1, mask) is NotImplemented
-        assert f(x.astype(int), 1, space) is NotImplemented
-    for f in (softmax, log_softmax):
-        assert f(x, 1, overlapping, x) is NotImplemented
-        assert f(x, 1, space, np.zeros((4, 7), dtype)) is NotImplemented
+
+    def normalize(x: Array, mask: Any, out: Array | None = None) -> Any:
+        return core.normalize(x, 1, False, None, False, out, mask)
+
+    def logsumexp(x: Array, mask: Any) -> Any:
+        return core.logsumexp_masked(x, 1, False, None, mask)
+
+    for f in (normalize, logsumexp):
+        for mask in (True, [True] * 8, space.view(np.uint8), space[:, :7], space[0]):
+            assert f(x, mask) is NotImplemented
+        assert f(x.astype(int), space) is NotImplemented
+    assert normalize(x, overlapping, x) is NotImplemented
+    assert normalize(x, space, np.zeros((4, 7), dtype)) is NotImplemented
