@@ -13,7 +13,7 @@ is the step from scores to probabilities in ``predict``, so the raw scores are c
 softmax of both.
 
 The data are scikit-learn's iris, wine and digits, a quarter of each held out. The extra
-``boosting`` of the package installs what is needed. The exit status is 1 when the held-out
+``pipelines`` of the package installs what is needed. The exit status is 1 when the held-out
 predictions differ by more than the rounding of float32 gradients accounts for.
 """
 

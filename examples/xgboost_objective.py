@@ -14,7 +14,7 @@ XGBoost calls Python once a round. On small data that call is what a round costs
 built-in objective; the function itself takes microseconds.
 
 The data are scikit-learn's iris, wine and digits, a quarter of each held out. The extra
-``boosting`` of the package installs what is needed. The exit status is 1 when the held-out
+``pipelines`` of the package installs what is needed. The exit status is 1 when the held-out
 predictions differ by more than the rounding of float32 scores accounts for.
 """
 
