@@ -502,7 +502,7 @@ pub(crate) struct Mask<T> {
     pub(crate) view: View<u8>,
     /// The results there.
     pub(crate) fill: T,
-    /// In rows that are not NaN throughout, the kernel makes something else of -inf.
+    /// Also in rows that are not NaN throughout the kernel makes something else of -inf.
     pub(crate) every: bool,
     /// The result of a row of which nothing counts, if not what the kernel makes of it.
     pub(crate) empty: Option<f64>,
@@ -621,10 +621,10 @@ impl<T: Float> Task for Smooth<'_, T> {
 
 /// The mask of a block: byte `i * row + c * class` is 0 where element `c` of its row `i` does not count.
 #[derive(Clone, Copy)]
-struct BlockMask {
-    bytes: *const u8,
-    row: isize,
-    class: isize,
+pub(crate) struct BlockMask {
+    pub(crate) bytes: *const u8,
+    pub(crate) row: isize,
+    pub(crate) class: isize,
 }
 
 /// The mask of rows `row..row + n`: as it lies where the lines of the block (rows, or with `columns` classes) are lines
@@ -749,6 +749,7 @@ pub(crate) struct Block<T> {
     pub(crate) rows: [View<T>; 2],
     /// How many elements of each row count, if that was to be found; for an inner extent of 1.
     pub(crate) counts: View<f64>,
+    pub(crate) mask: Option<BlockMask>,
     /// For [`Walk::ahead`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of.
     pub(crate) ahead: isize,
 }
@@ -990,7 +991,7 @@ impl<T: Float> Call<'_, T> {
         };
         let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
         let ahead = next as isize / size_of::<T>() as isize;
-        run(&plan, row..row + n, &Block { rows: per_rows, counts: per_row(counts, row), ahead });
+        run(&plan, row..row + n, &Block { rows: per_rows, counts: per_row(counts, row), mask, ahead });
         if let (Some(Mask { empty: Some(empty), .. }), Some(wide)) = (&self.mask, wide) {
             for i in 0..n {
                 // SAFETY: the kernel has written a result for each row; the mask is of the call's shape.

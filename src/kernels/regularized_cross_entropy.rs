@@ -44,6 +44,9 @@ pub(crate) struct RegularizedCrossEntropy<T, const SOFT: bool, const GRAD: bool>
     pub(crate) z_loss: f64,
 }
 
+/// So many rows are added up side by side.
+const BESIDE: usize = 4;
+
 /// The targets `u` along a row; for labels without their `e/C` and the label's own part.
 struct Targets<E: Element> {
     /// The probabilities, or null.
@@ -123,40 +126,56 @@ impl<E: Element> Task for Weighted<'_, E> {
     }
 }
 
-/// `sum w (max - x)` over a row, not a number where `w` is 0 and `x` is -inf.
-struct Even<E: Element> {
-    x: *const E::T,
+/// `sum w (max - x)` over `N` rows side by side, so that no addition waits for the one before it; not a number where `w` is 0
+/// and `x` is -inf.
+struct Even<E: Element, const N: usize> {
+    x: [*const E::T; N],
+    max: [E::T; N],
     /// Or null.
     weights: *const E::T,
-    max: E::T,
     len: usize,
 }
 
-impl<E: Element> Task for Even<E> {
-    type Out = (f64, f64);
+impl<E: Element, const N: usize> Task for Even<E, N> {
+    type Out = [(f64, f64); N];
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> (f64, f64) {
-        let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        let max = E::splat(s, self.max);
-        for i in (0..self.len).step_by(E::WIDTH) {
-            let n = (self.len - i).min(E::WIDTH);
+    fn run<S: Simd>(self, s: S) -> [(f64, f64); N] {
+        let Even { x, max, weights, len } = self;
+        let mut sums: [Acc<S>; N] = [[Double::splat(s, 0.0); 2]; N];
+        macro_rules! add {
+            ($i:expr, |$r:ident| $x:expr, $w:expr) => {
+                for $r in 0..N {
+                    let (high, x) = (E::splat(s, max[$r]), $x);
+                    sums[$r] = if weights.is_null() {
+                        E::accumulate_difference(s, sums[$r], high, x)
+                    } else {
+                        E::accumulate_product(s, sums[$r], $w, E::sub(s, high, x))
+                    };
+                }
+            };
+        }
+        let whole = len - len % E::WIDTH;
+        for i in (0..whole).step_by(E::WIDTH) {
+            // SAFETY: `i + WIDTH <= len`.
+            unsafe { add!(i, |r| E::load(s, x[r].add(i)), E::load(s, weights.add(i))) };
+        }
+        if whole < len {
+            let n = len - whole;
             // SAFETY: `n` elements remain.
             unsafe {
-                let x = if n == E::WIDTH {
-                    E::load(s, self.x.add(i))
-                } else {
-                    E::load_first(s, self.x.add(i), n, self.max)
-                };
-                acc = if self.weights.is_null() {
-                    E::accumulate_difference(s, acc, max, x)
-                } else {
-                    let w = map::load::<E, S>(s, self.weights.add(i), n);
-                    E::accumulate_product(s, acc, w, E::sub(s, max, x))
-                };
+                add!(
+                    whole,
+                    |r| E::load_first(s, x[r].add(whole), n, max[r]),
+                    E::load_first(s, weights.add(whole), n, E::ZERO)
+                );
             }
         }
-        E::reduce(s, acc)
+        let mut results = [(0.0, 0.0); N];
+        for (result, sum) in results.iter_mut().zip(sums) {
+            *result = E::reduce(s, sum);
+        }
+        results
     }
 }
 
@@ -538,16 +557,28 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             weights: self.weights(),
             smoothing: self.smoothing(len),
         };
-        for i in 0..n {
-            if self.spreads() && (counted & !special) >> i & 1 == 1 {
-                let (x, max) = (rows.x(0, i), group.max[i]);
-                if SOFT {
-                    let sums = s.call(Weighted { x, targets: &targets(i), max, len });
-                    [batch.spread[i], batch.total[i]] = sums;
-                } else {
-                    let weights = self.class_weight.pointer();
-                    batch.spread[i] = s.call(Even::<O<T>> { x, weights, max, len });
+        let mut left = if self.spreads() { counted & !special } else { 0 };
+        while SOFT && left != 0 {
+            let i = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let (x, max) = (rows.x(0, i), group.max[i]);
+            [batch.spread[i], batch.total[i]] = s.call(Weighted { x, targets: &targets(i), max, len });
+        }
+        while left != 0 {
+            // The last row again where there are fewer.
+            let mut at = [left.trailing_zeros() as usize; BESIDE];
+            for next in 1..BESIDE {
+                left &= left - 1;
+                at[next] = if left == 0 { at[next - 1] } else { left.trailing_zeros() as usize };
+                if left == 0 {
+                    left = 1 << at[next];
                 }
+            }
+            left &= left - 1;
+            let (x, max) = (at.map(|i| rows.x(0, i)), at.map(|i| group.max[i]));
+            let sums = s.call(Even::<O<T>, BESIDE> { x, max, weights: self.weights(), len });
+            for (i, sum) in at.into_iter().zip(sums) {
+                batch.spread[i] = sum;
             }
         }
         for i in 0..n {

@@ -21,7 +21,7 @@ use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
 use crate::stage::{
-    Block, Call, Format, Mask, Operand, Results, Run, Scratch, Spread, stage_flat, unstage_flat,
+    Block, BlockMask, Call, Format, Mask, Operand, Results, Run, Scratch, Spread, stage_flat, unstage_flat,
 };
 use crate::sums::{Reduction, Sum, Sums};
 use std::marker::PhantomData;
@@ -250,6 +250,34 @@ struct Loss<'a, T: Float> {
     /// The divisor of a mean.
     weights: (f64, f64),
     mask: Option<Mask<T>>,
+    /// Unless the targets are probabilities.
+    labels: Option<Labels>,
+}
+
+/// The gradient of a block's labels that are under its mask is 0.
+///
+/// # Safety
+/// The plan's results and the mask have these rows.
+unsafe fn clear_hidden_labels<T: Float>(
+    labels: &Labels,
+    mask: &BlockMask,
+    plan: &Plan<'_, T::Ops>,
+    rows: Range<usize>,
+) {
+    for (i, row) in rows.enumerate() {
+        let Some(class) = labels.get(row) else { continue };
+        let class = class as isize;
+        // SAFETY: the caller's promise; a label is a class.
+        unsafe {
+            if mask.bytes.offset(i as isize * mask.row + class * mask.class).read() == 0 {
+                let entry = plan.out.row(row, 1).wrapping_offset(class * plan.out.len);
+                // (A row of NaNs is left to be seen as such.)
+                if !T::Ops::to_f64(entry.read()).is_nan() {
+                    entry.write(T::default());
+                }
+            }
+        }
+    }
 }
 
 impl<T: Float> Loss<'_, T> {
@@ -258,13 +286,21 @@ impl<T: Float> Loss<'_, T> {
     /// # Safety
     /// As [`run_all`].
     unsafe fn run(&self, run: &Run<'_, T>) -> f64 {
-        let &Loss { shape, x, out, reduce, weights, mask, .. } = self;
+        let &Loss { shape, x, out, reduce, weights, mask, labels } = self;
         let stream = out.is_some_and(|out| streams(shape.size(), &out, x));
+        let clear = labels.filter(|_| out.is_some());
+        let masked = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
+            run(plan, rows.clone(), block);
+            if let (Some(mask), Some(labels)) = (&block.mask, &clear) {
+                // SAFETY: the gradient and the mask have these rows.
+                unsafe { clear_hidden_labels::<T>(labels, mask, plan, rows) };
+            }
+        };
         let call = |per_row| {
             let results = Results::As(per_row);
             let call = Call { shape, x, rows: &[], out, results, mask, stream };
             // SAFETY: the caller's promise.
-            unsafe { run_all(&call, run) };
+            unsafe { if mask.is_some() { run_all(&call, &masked) } else { run_all(&call, run) } };
         };
         match reduce {
             Reduce::Rows(rows) => {
@@ -315,7 +351,7 @@ pub(crate) unsafe fn cross_entropy<T: Float>(
         StagedTargets::Classes(labels) => (Some(labels), None),
         StagedTargets::Probabilities(t) => (None, Some(t)),
     };
-    let mut mask = mask.map(|view| Mask { every: true, empty: Some(0.0), ..Mask::new(view, T::default()) });
+    let mut mask = mask.map(|view| Mask { empty: Some(0.0), ..Mask::new(view, T::default()) });
     // SAFETY: the caller's promise.
     let left = mask.map(|mask| move |row: usize| unsafe { mask.leaves(shape, row) });
     let left = left.as_ref().map(|left| left as &dyn Fn(usize) -> bool);
@@ -325,6 +361,10 @@ pub(crate) unsafe fn cross_entropy<T: Float>(
         Some((grad, incoming)) => (Some(grad), incoming.scale(shape, reduce, weights)),
         None => (None, Scale::All((1.0, 0.0))),
     };
+    if let Some(mask) = &mut mask {
+        // A negative factor makes -0 of the masked elements.
+        mask.every = options.z_loss > 0.0 || !matches!(scale, Scale::All((factor, _)) if factor >= 0.0);
+    }
     // Under a mask, smoothing spreads over another number of classes in each row.
     let spread = options.smoothing > 0.0;
     if let (Some(mask), true) = (&mut mask, spread) {
@@ -333,7 +373,7 @@ pub(crate) unsafe fn cross_entropy<T: Float>(
             let ones = if options.class_weight.is_one() { vec![T::Ops::ONE; shape.len] } else { Vec::new() };
             let weight = if ones.is_empty() { options.class_weight.pointer() } else { ones.as_ptr() };
             let x = [x, Operand::line(weight.cast_mut().cast(), Format::NATIVE)];
-            let loss = Loss { shape, x: &x, out, reduce, weights, mask: Some(*mask) };
+            let loss = Loss { shape, x: &x, out, reduce, weights, mask: Some(*mask), labels: Some(labels) };
             // SAFETY: the caller's promise; there is a weight for each class.
             return Ok(unsafe {
                 if out.is_some() {
@@ -348,7 +388,7 @@ pub(crate) unsafe fn cross_entropy<T: Float>(
     }
     let both = [x, probabilities.unwrap_or(x)];
     let x = if probabilities.is_some() { &both[..] } else { &both[..1] };
-    let loss = Loss { shape, x, out, reduce, weights, mask };
+    let loss = Loss { shape, x, out, reduce, weights, mask, labels };
     // SAFETY: the caller's promise.
     Ok(unsafe {
         loss_kernels!(options, shape, labels, scale, out.is_some(), |kernel| loss.run_kernel(&kernel))
