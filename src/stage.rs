@@ -54,6 +54,12 @@ impl<T: Float> Operand<T> {
         Operand { view: View { ptr, outer: 0, len: 1, inner: 0, fresh: false }, format }
     }
 
+    /// The array itself, where its elements are `T`.
+    pub(crate) fn native(&self) -> Option<View<T>> {
+        let View { ptr, outer, len, inner, fresh } = self.view;
+        self.format.native.then(|| View { ptr: ptr.cast(), outer, len, inner, fresh })
+    }
+
     /// The first element of a row, which need not exist.
     fn address(&self, row: usize, inner: usize) -> *const u8 {
         let elements = self.view.row(row, inner).addr().wrapping_sub(self.view.ptr.addr());

@@ -3,8 +3,8 @@
 The compiled module takes exact ndarrays, native float16, bfloat16, float32 or float64, with at
 least one dimension, one class axis and strides that fold into (outer, class, inner). Here lists,
 other dtypes, 0-d and empty arrays, several class axes and all other strides are brought into that
-form (16-bit ones as float32), or refused with a precise exception. Nothing is written to `out` or
-`grad_out` before every argument was checked.
+form (16-bit ones as float32, beside other dtypes and where a loss says so), or refused with a
+precise exception. Nothing is written to `out` or `grad_out` before every argument was checked.
 """
 
 from __future__ import annotations
@@ -198,8 +198,11 @@ def _along(
     # From here on every array has all axes, at least one.
     full = shape or (1,)
     kept = reduced_shape(full, axes, keepdims=True)
+    # (A result of 16 bits is rounded from operands of the same format only.)
+    same = all(result_dtype(one) == dtype for name, one in arrays.items() if name != "temperature")
+    work = dtype if same else work_dtype(dtype)
     operands = [
-        plain(array, array.dtype if name == "temperature" else work_dtype(dtype)).reshape(
+        plain(array, array.dtype if name == "temperature" else work).reshape(
             kept if name in reduced else full
         )
         for name, array in arrays.items()
@@ -435,7 +438,7 @@ def classification_error(
     reduction: object,
 ) -> Any:
     loss, (axis, *options) = _classification(
-        "scores", scores, labels, axis, ignore_index, reduction
+        "scores", scores, labels, axis, ignore_index, reduction, keep=True
     )
     loss = loss._replace(dtype=np.dtype(np.float64))
     weight = None if sample_weight is None else _row_weights(sample_weight, loss)
@@ -534,8 +537,13 @@ def _classification(
     ignore_index_: object,
     reduction_: object,
     dtype_: object = None,
+    *,
+    keep: bool = False,
 ) -> tuple[_Loss, tuple[int, int | None, Reduction]]:
-    """The loss of logits (or scores, as `name` says), and the compiled module's options."""
+    """The loss of logits (or scores, as `name` says), and the compiled module's options.
+
+    Logits of 16 bits become float32; with `keep` they stay what they are.
+    """
     logits, labels = real_array(logits_, name), real_array(labels_, "labels")
     axis = class_axis(axis_, logits.ndim)
     ignore_index = checked_ignore_index(ignore_index_)
@@ -556,7 +564,7 @@ def _classification(
             f"{name} have shape {logits.shape}, axis is {axis_}"
         )
     loss = _Loss(
-        operands=(plain(logits, work), labels),
+        operands=(plain(logits, dtype if keep else work), labels),
         shape=batch if reduction == "none" else (),
         dtype=work,
         grad_shape=logits.shape,

@@ -5,7 +5,7 @@ use super::options::options_of;
 use super::{
     Answer, Array, Axis, C_CONTIGUOUS, DOUBLE, FLOAT, HALF, How, LossOut, Object, Sendable, Target, USER,
     axis_both, axis_of, compute, declined, flag, grad_output_of, ignored, is_batch_of, label_error, new_rows,
-    pair, reduction_of, scalar, size,
+    pair, reduction_of, scalar, size, weights_of,
 };
 use crate::float::Float;
 use crate::ops::staged::{self, Factors, Squared, StagedTargets};
@@ -37,6 +37,14 @@ pub(super) fn half<'a>(object: Object<'a, '_>) -> Option<(Array<'a>, &'static Fo
         _ => return None,
     };
     Some((array, format))
+}
+
+/// A nonempty array of float32 or float64, or of 16 bits with its format.
+pub(super) fn float_or_half<'a>(object: Object<'a, '_>) -> Option<(Array<'a>, Option<&'static Format<f32>>)> {
+    match Array::float(object) {
+        Some(array) => Some((array, None)),
+        None => half(object).map(|(array, format)| (array, Some(format))),
+    }
 }
 
 /// Whether the array's type is bfloat16. NumPy has none of its own; whoever registers one chooses its number.
@@ -379,6 +387,7 @@ pub(super) fn classification_error(
     scores: Object<'_, '_>,
     labels: Object<'_, '_>,
     axis: Object<'_, '_>,
+    sample_weight: Object<'_, '_>,
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
 ) -> Answer {
@@ -386,6 +395,7 @@ pub(super) fn classification_error(
         plain!(py, Loss::new(scores, labels, axis, ignore_index, reduction));
     let Target::Classes(labels, _) = target else { return declined(py) };
     let (shape, from) = (x.shape(axis), plain!(py, x.operand(axis, format)));
+    let weights = plain!(py, weights_of(sample_weight, &x, axis));
     let (reduction, rows) = match how {
         How::One(reduction) => (reduction, None),
         How::Each if x.dims.len() == 1 => (Reduction::Sum, None),
@@ -397,7 +407,7 @@ pub(super) fn classification_error(
     };
     // SAFETY: views of arrays of matching shapes; the output is new.
     let result = compute(py, shape.size(), || unsafe {
-        staged::classification_error(shape, from, labels, reduction, view)
+        staged::classification_error(shape, from, labels, weights, reduction, view)
     });
     let error = result.map_err(|error| label_error(&error, &x, axis, ignore))?;
     match rows {
