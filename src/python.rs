@@ -373,6 +373,7 @@ macro_rules! output {
 
 // (Here, where they see the macros.)
 mod half;
+mod half_elementwise;
 mod masked;
 mod options;
 

@@ -27,6 +27,7 @@ from ._operands import (
     class_labels,
     is_wide,
     number_array,
+    operand_dtype,
     plain,
     real_array,
     result_dtype,
@@ -198,9 +199,7 @@ def _along(
     # From here on every array has all axes, at least one.
     full = shape or (1,)
     kept = reduced_shape(full, axes, keepdims=True)
-    # (A result of 16 bits is rounded from operands of the same format only.)
-    same = all(result_dtype(one) == dtype for name, one in arrays.items() if name != "temperature")
-    work = dtype if same else work_dtype(dtype)
+    work = operand_dtype(dtype, *(one for name, one in arrays.items() if name != "temperature"))
     operands = [
         plain(array, array.dtype if name == "temperature" else work).reshape(
             kept if name in reduced else full
@@ -284,8 +283,7 @@ def normalize_with(
     kept = reduced_shape(full, axes, keepdims=True)
     target = _target(out, "out", x, x.shape, dtype)
 
-    # (A result of 16 bits is rounded from the same format only.)
-    lead = plain(x, dtype if x.dtype == dtype else work_dtype(dtype)).reshape(full)
+    lead = plain(x, operand_dtype(dtype, x)).reshape(full)
     lse = np.empty(kept, work_dtype(dtype))
     if x.size == 0:
         lse.fill(-np.inf)
@@ -505,7 +503,7 @@ def loss_dtype(dtype: Any, *operands: Array) -> np.dtype[Any]:
 def weights(
     weight_: object, name: str, lead: Array, lead_name: str, shape: tuple[int, ...]
 ) -> Array | None:
-    """Weights that broadcast to an operand, in its dtype and C order.
+    """Weights that broadcast to an operand, in C order and its dtype, or float32 if that is 16-bit.
 
     One number, or one for each place along the last axis, stay what they are: the compiled module
     repeats them. `lead` is the operand in at least one dimension, `shape` the one that it came in.
@@ -520,7 +518,7 @@ def weights(
             f"{name} has shape {weight.shape}, which does not broadcast to the shape {shape} "
             f"of {lead_name}"
         ) from None
-    weight = plain(weight, lead.dtype)
+    weight = plain(weight, operand_dtype(lead.dtype, weight))
     if weight.size == 1:
         return weight.reshape(1)
     if weight.size == weight.shape[-1] == shape[-1]:
@@ -585,11 +583,11 @@ def _regression(pred_: object, target_: object, reduction_: object, dtype_: obje
     if pred.shape != target.shape:
         raise ValueError(f"pred has shape {pred.shape}, but target has shape {target.shape}")
     dtype = loss_dtype(dtype_, pred, target)
-    work = work_dtype(dtype)
+    work = operand_dtype(dtype, pred, target)
     return _Loss(
         operands=(np.atleast_1d(plain(pred, work)), np.atleast_1d(plain(target, work))),
         shape=pred.shape if reduction == "none" else (),
-        dtype=work,
+        dtype=work_dtype(dtype),
         grad_shape=pred.shape,
         grad_dtype=dtype,
         reduction=reduction,
@@ -656,7 +654,7 @@ def _checked_grad_output(grad_output: object, loss: _Loss) -> Array | float | No
             f"grad_output has shape {factor.shape}, which does not broadcast to the loss's "
             f"shape {loss.shape} (reduction={loss.reduction!r})"
         ) from None
-    return np.array(factor, loss.operands[0].dtype, order="C")  # aligned, whatever it was
+    return np.array(factor, loss.dtype, order="C")  # aligned, whatever it was
 
 
 # --- The call -----------------------------------------------------------------------------------

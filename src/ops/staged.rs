@@ -1,10 +1,12 @@
 //! The operations on 16-bit numbers, and under masks: the same kernels, on rows that [`crate::stage`] copies.
 
+pub(crate) mod elementwise;
 pub(crate) mod evaluation;
+pub(crate) mod grad_hess;
 
 use super::{
-    FLAT_CLAIM, GradOutput, HUGE_PAGE, Normal, Options, Reduce, SERIAL, STREAM_BYTES, flat, squared_error,
-    reduced_error, touch_pages,
+    FLAT_CLAIM, GradOutput, HUGE_PAGE, Normal, Options, Reduce, SERIAL, STREAM_BYTES, flat, reduced_error,
+    squared_error, touch_pages,
 };
 use crate::error::Error;
 use crate::float::{Element, Float};

@@ -74,12 +74,12 @@ impl Array<'_> {
     }
 
     /// A C-contiguous array as an operand.
-    fn flat<T: Float>(&self, format: &'static Format<T>) -> Operand<T> {
+    pub(super) fn flat<T: Float>(&self, format: &'static Format<T>) -> Operand<T> {
         Operand::flat(self.data, format)
     }
 
     /// The same array as if its elements were float32, for what the losses of its rows are.
-    fn wide(&self) -> Self {
+    pub(super) fn wide(&self) -> Self {
         Array { type_num: FLOAT, ..*self }
     }
 }
@@ -417,7 +417,7 @@ pub(super) fn classification_error(
 }
 
 /// Two C-contiguous arrays of one shape and dtype of 16 bits.
-fn flat_pair<'a>(
+pub(super) fn flat_pair<'a>(
     a: Object<'a, '_>,
     b: Object<'a, '_>,
 ) -> Option<(Array<'a>, Array<'a>, &'static Format<f32>)> {
@@ -476,7 +476,7 @@ pub(super) fn mse_loss(
 }
 
 /// A new float32 array of the shape of `x`, in C order.
-fn losses<'py>(py: Python<'py>, x: &Array<'_>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn losses<'py>(py: Python<'py>, x: &Array<'_>) -> PyResult<Bound<'py, PyAny>> {
     // One row more, which the class axis takes away.
     let dims: Vec<_> = x.dims.iter().copied().chain([1]).collect();
     let like = Array { dims: &dims, flags: C_CONTIGUOUS, ..*x };
