@@ -911,6 +911,26 @@ impl<T: Float> Task for Put<'_, T> {
     }
 }
 
+/// Copies rows of an operand into scratch memory: a view of the whole batch, of which only these rows exist. Those that
+/// lie side by side stay so.
+///
+/// # Safety
+/// The operand has these rows.
+pub(crate) unsafe fn stage_rows<T: Float>(
+    operand: &Operand<T>,
+    shape: Shape,
+    rows: Range<usize>,
+    scratch: &mut Scratch,
+) -> View<T> {
+    let (row, n, len) = (rows.start, rows.len(), shape.len);
+    let columns = n > 1 && side_by_side(&operand.view, shape, row, n);
+    let (lines, count) = if columns { (len, n) } else { (n, len) };
+    let frame = Frame { row, n, columns, step: count, lines, count };
+    let [block] = scratch.blocks(n * len);
+    (operand.format.stage)(&Piece::new(operand, shape, &frame, block));
+    frame.view(block, count as isize)
+}
+
 /// Copies `n` elements that follow one another into `block`.
 ///
 /// # Safety

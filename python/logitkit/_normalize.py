@@ -3,8 +3,8 @@
 The compiled module takes exact ndarrays, native float16, bfloat16, float32 or float64, with at
 least one dimension, one class axis and strides that fold into (outer, class, inner). Here lists,
 other dtypes, 0-d and empty arrays, several class axes and all other strides are brought into that
-form (16-bit ones as float32, beside other dtypes and where a loss says so), or refused with a
-precise exception. Nothing is written to `out` or `grad_out` before every argument was checked.
+form (16-bit ones beside other dtypes as float32), or refused with a precise exception. Nothing is
+written to `out` or `grad_out` before every argument was checked.
 """
 
 from __future__ import annotations
@@ -417,7 +417,7 @@ def _with_options(
         rows = [one.squeeze(axis) if isinstance(one, np.ndarray) else one for one in rows]
     options = (
         rows[0],
-        checked_class_weight(class_weight, shape[axis], loss.operands[0].dtype),
+        checked_class_weight(class_weight, shape[axis], loss.dtype),
         rows[1],
         checked_number(label_smoothing, "label_smoothing", 1.0),
         checked_number(z_loss, "z_loss", math.inf),
@@ -436,7 +436,7 @@ def classification_error(
     reduction: object,
 ) -> Any:
     loss, (axis, *options) = _classification(
-        "scores", scores, labels, axis, ignore_index, reduction, keep=True
+        "scores", scores, labels, axis, ignore_index, reduction
     )
     loss = loss._replace(dtype=np.dtype(np.float64))
     weight = None if sample_weight is None else _row_weights(sample_weight, loss)
@@ -535,19 +535,14 @@ def _classification(
     ignore_index_: object,
     reduction_: object,
     dtype_: object = None,
-    *,
-    keep: bool = False,
 ) -> tuple[_Loss, tuple[int, int | None, Reduction]]:
-    """The loss of logits (or scores, as `name` says), and the compiled module's options.
-
-    Logits of 16 bits become float32; with `keep` they stay what they are.
-    """
+    """The loss of logits (or scores, as `name` says), and the compiled module's options."""
     logits, labels = real_array(logits_, name), real_array(labels_, "labels")
     axis = class_axis(axis_, logits.ndim)
     ignore_index = checked_ignore_index(ignore_index_)
     reduction = checked_reduction(reduction_)
     dtype = loss_dtype(dtype_, logits)
-    work = work_dtype(dtype)
+    work = operand_dtype(dtype, logits)
     batch = reduced_shape(logits.shape, (axis,), keepdims=False)
     if labels.dtype.kind == "b":
         raise TypeError("labels have dtype bool: expected integers, or probabilities as floats")
@@ -555,6 +550,7 @@ def _classification(
     if indices:
         labels = class_labels(labels, logits.shape[axis], ignore_index)
     elif labels.shape == logits.shape and name == "logits":
+        work = operand_dtype(dtype, logits, labels)
         labels = plain(labels, work)
     else:
         raise ValueError(
@@ -562,9 +558,9 @@ def _classification(
             f"{name} have shape {logits.shape}, axis is {axis_}"
         )
     loss = _Loss(
-        operands=(plain(logits, dtype if keep else work), labels),
+        operands=(plain(logits, work), labels),
         shape=batch if reduction == "none" else (),
-        dtype=work,
+        dtype=work_dtype(dtype),
         grad_shape=logits.shape,
         grad_dtype=dtype,
         reduction=reduction,

@@ -194,6 +194,21 @@ WIDE = {
 """Calls whose results are those of float32."""
 
 
+def cross_entropy_list(c: Case) -> Results:
+    options: Any = {"axis": c.axis, "sample_weight": c.rows.astype(np.float32)}
+    return lk.cross_entropy_value_and_grad(c.x, c.labels.tolist(), **options)
+
+
+def cross_entropy_soft(c: Case) -> Results:
+    options: Any = {"axis": c.axis, "sample_weight": c.rows.tolist(), "reduction": "none"}
+    return lk.cross_entropy_value_and_grad(c.x, weights_of(c), **options)
+
+
+def cross_entropy_wide_targets(c: Case) -> Results:
+    targets = np.maximum(finite(c), 0).astype(np.float64)
+    return lk.cross_entropy_value_and_grad(c.x, targets, axis=c.axis, label_smoothing=0.1)
+
+
 def mse_gradient(c: Case) -> Results:
     options: Any = {"weight": weights_of(c), "grad_output": 0.7}
     return lk.mse_loss_value_and_grad(c.x, c.other, **options)
@@ -241,6 +256,9 @@ ROUNDED = {
         softmax_backward_rows,
         log_softmax_backward,
         log_softmax_backward_rows,
+        cross_entropy_list,
+        cross_entropy_soft,
+        cross_entropy_wide_targets,
         mse_gradient,
         mse_gradient_rows,
         mse_gradient_last_axis,
@@ -527,10 +545,19 @@ def test_no_array_of_their_size(half: Any, rng: np.random.Generator) -> None:
         "top_k_logprobs": lambda: lk.top_k_logprobs(x, 5),
         "top_k_logprobs, float32": lambda: lk.top_k_logprobs(x, 5, temperature=weight),
         "classification_error": lambda: lk.classification_error(x, labels, sample_weight=weight),
+        "cross_entropy, a list": lambda: lk.cross_entropy(x, labels.tolist()),
+        "cross_entropy, options": lambda: lk.cross_entropy_value_and_grad(
+            x, labels, sample_weight=weight.tolist(), temperature=weight, grad_out=out
+        ),
+        "cross_entropy, probabilities": lambda: lk.cross_entropy_value_and_grad(
+            x, y, sample_weight=weight.tolist(), grad_output=weight[0], grad_out=out
+        ),
         "softmax_backward": lambda: lk.softmax_backward(y, x, 1, temperature=0.5, out=out),
         "log_softmax_backward": lambda: lk.log_softmax_backward(
             y, x, 1, temperature=weight, out=out
         ),
+        "softmax, temperatures": lambda: lk.softmax(x, 1, temperature=weight, out=out),
+        "logsumexp of pairs": lambda: lk.logsumexp(x.reshape(square), (1, 2)),
         "softmax of pairs": lambda: lk.softmax(x.reshape(square), (1, 2), out=out.reshape(square)),
         "grad_hess": lambda: lk.cross_entropy_grad_hess(x, labels.tolist(), out=pair),
         "mse_loss": lambda: lk.mse_loss(x, y, weight=y),

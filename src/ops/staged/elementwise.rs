@@ -1,6 +1,7 @@
 //! Losses of flat arrays of which some are staged, chunk by chunk.
 #![expect(unsafe_code, reason = "operands are reached through pointers")]
 
+use crate::float::Single;
 use crate::kernels::mse::CHUNK;
 use crate::kernels::total::Total;
 use crate::ops::elementwise::{Cycle, ElementLoss, Incoming, Memory, Out};
@@ -36,13 +37,20 @@ pub(crate) struct StagedLoss<F> {
 // SAFETY: operands are only read; the caller of an operation vouches for the memory.
 unsafe impl<F> Sync for StagedLoss<F> {}
 
+/// Elements of which the operands are staged.
+struct Piece {
+    start: usize,
+    len: usize,
+    /// The first operand, in place of which the gradient may be.
+    block: *mut f32,
+}
+
 impl<L: ElementLoss<f32>, F: Fn([*const f32; OPERANDS]) -> L> StagedLoss<F> {
-    /// Runs `work(loss, start, n, block, memory)` over all chunks; gradients may go to the block, which is the first
-    /// operand's.
+    /// Runs `work` over all chunks.
     ///
     /// # Safety
     /// The operands are valid for `len` elements.
-    unsafe fn chunks(&self, work: &(dyn Fn(&L, usize, usize, *mut f32, &mut Memory<f32>) + Sync)) {
+    unsafe fn chunks(&self, work: &(dyn Fn(&L, &Piece, &mut Memory<f32>) + Sync)) {
         flat(self.len, &|start, n| {
             let mut memory = Memory::default();
             Scratch::with(|scratch| {
@@ -56,7 +64,7 @@ impl<L: ElementLoss<f32>, F: Fn([*const f32; OPERANDS]) -> L> StagedLoss<F> {
                         }
                     }
                     let loss = (self.loss)(blocks.map(|block| block.cast_const().wrapping_sub(i)));
-                    work(&loss, i, n, blocks[0], &mut memory);
+                    work(&loss, &Piece { start: i, len: n, block: blocks[0] }, &mut memory);
                 }
             });
         });
@@ -84,7 +92,7 @@ fn total(len: usize, operand: &Operand<f32>) -> Sum {
                 let One(operand) = operand;
                 // SAFETY: the operand has these elements, the block room for a chunk.
                 unsafe { stage_flat(operand, i, len, block) };
-                let sum = dispatch(Total::<<f32 as crate::float::Float>::Ops> { x: block.cast_const(), len });
+                let sum = dispatch(Total::<Single> { x: block.cast_const(), len });
                 // SAFETY: the chunk belongs to this thread alone.
                 unsafe { all.set(i / CHUNK, Sum::new(sum, 0)) };
             }
@@ -118,19 +126,19 @@ where
         (Incoming::One(Sum::new((g, 0.0), 0).over(divisor).pair()), streams(of, &out), One(out))
     });
     let grad = &grad;
-    let work = |loss: &L, start: usize, n: usize, block: *mut f32, memory: &mut Memory<f32>| {
-        let sum = loss.sum(start, n, memory);
+    let work = |loss: &L, &Piece { start, len, block }: &Piece, memory: &mut Memory<f32>| {
+        let sum = loss.sum(start, len, memory);
         // SAFETY: the chunk belongs to this thread alone.
         unsafe { all.set(start / CHUNK, sum) };
         let Some((incoming, stream, One(out))) = grad else { return };
         if divisor.is_zero() {
             // SAFETY: a chunk's block; zero bytes are zeros.
-            unsafe { block.write_bytes(0, n) };
+            unsafe { block.write_bytes(0, len) };
         } else {
-            loss.write_gradient(start, memory, *incoming, Out { to: block, len: n, stream: false });
+            loss.write_gradient(start, memory, *incoming, Out { to: block, len, stream: false });
         }
         // SAFETY: the gradient has these elements.
-        unsafe { unstage_flat(out, start, n, block, *stream) };
+        unsafe { unstage_flat(out, start, len, block, *stream) };
     };
     // SAFETY: the caller's promise.
     unsafe { of.chunks(&work) };
@@ -152,12 +160,12 @@ pub(crate) unsafe fn elementwise_loss<L, F>(
     let stream = !fresh && of.len * size_of::<f32>() >= STREAM_BYTES;
     let losses = &Shared(losses);
     let grad = &grad.map(|(incoming, out)| (incoming, streams(of, &out), One(out)));
-    let work = |loss: &L, start: usize, n: usize, block: *mut f32, memory: &mut Memory<f32>| {
-        loss.write(start, memory, Out { to: losses.at(start), len: n, stream });
+    let work = |loss: &L, &Piece { start, len, block }: &Piece, memory: &mut Memory<f32>| {
+        loss.write(start, memory, Out { to: losses.at(start), len, stream });
         let Some((incoming, stream, One(out))) = grad else { return };
-        loss.write_gradient(start, memory, *incoming, Out { to: block, len: n, stream: false });
+        loss.write_gradient(start, memory, *incoming, Out { to: block, len, stream: false });
         // SAFETY: the gradient has these elements.
-        unsafe { unstage_flat(out, start, n, block, *stream) };
+        unsafe { unstage_flat(out, start, len, block, *stream) };
     };
     // SAFETY: the caller's promise.
     unsafe { of.chunks(&work) }
