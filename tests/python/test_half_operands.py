@@ -37,7 +37,7 @@ class Case:
 
     @property
     def classes(self) -> int:
-        return self.x.shape[self.axis]
+        return int(self.x.shape[self.axis])
 
 
 def make_case(
