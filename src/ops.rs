@@ -275,6 +275,7 @@ pub(crate) enum Targets<T> {
 }
 
 /// What else a cross-entropy may be given.
+#[derive(Clone, Copy)]
 pub(crate) struct Options<T> {
     pub(crate) temperature: Temperature,
     pub(crate) class_weight: ClassWeight<T>,
@@ -292,19 +293,27 @@ impl<T: Float> Options<T> {
         z_loss: 0.0,
     };
 
-    /// The divisor of a mean, of rows with labels or with probabilities. Where it is 0, no row counts.
-    fn divisor(&mut self, shape: Shape, labels: Option<&Labels>, mean: bool) -> Result<(f64, f64), Error> {
+    /// The divisor of a mean, of rows with labels or with probabilities; if not all rows can count, of those where `left`
+    /// is true. Where it is 0, no row counts.
+    fn divisor(
+        &mut self,
+        shape: Shape,
+        labels: Option<&Labels>,
+        mean: bool,
+        left: Option<&dyn Fn(usize) -> bool>,
+    ) -> Result<(f64, f64), Error> {
         let rows = shape.batch();
+        let left_rows = || (0..rows).filter(|row| left.is_none_or(|left| left(*row)));
         let divisor = match labels {
             Some(labels) => {
                 let count = labels.check(rows)?;
-                if !mean || self.class_weight.is_one() && self.sample_weight.is_one() {
+                if !mean || self.class_weight.is_one() && self.sample_weight.is_one() && left.is_none() {
                     return Ok((count as f64, 0.0));
                 }
-                weights::labelled_total(labels, &self.class_weight, &self.sample_weight, rows)
+                weights::labelled_total(labels, &self.class_weight, &self.sample_weight, left_rows())
             }
-            None if !mean || self.sample_weight.is_one() => return Ok((rows as f64, 0.0)),
-            None => weights::total(&self.sample_weight, rows),
+            None if !mean || self.sample_weight.is_one() && left.is_none() => return Ok((rows as f64, 0.0)),
+            None => weights::total(&self.sample_weight, left_rows()),
         };
         if value(divisor) == 0.0 {
             self.sample_weight = SampleWeight::Nothing;
@@ -341,6 +350,7 @@ macro_rules! loss_kernels {
                 let (labels, class_total) = ($labels_, weights::class_total(&class_weight, $shape.len));
                 let $kernel = RegularizedCrossEntropy::<T, $soft, $with_grad> {
                     labels,
+                    classes: weights::ClassCount::All,
                     scale,
                     class_weight,
                     class_total,
@@ -386,7 +396,7 @@ pub(crate) unsafe fn cross_entropy_view<T: Float>(
         Targets::Classes(labels) => Some(labels),
         Targets::Probabilities(_) => None,
     };
-    let divisor = options.divisor(shape, labels, matches!(reduce, Reduce::To(Reduction::Mean)))?;
+    let divisor = options.divisor(shape, labels, matches!(reduce, Reduce::To(Reduction::Mean)), None)?;
     let (grad, scale) = match grad {
         Some((grad, incoming)) => (Some(grad), incoming.scale(shape, reduce, divisor)),
         None => (None, Scale::All((1.0, 0.0))),

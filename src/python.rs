@@ -784,7 +784,8 @@ fn cross_entropy(
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = float!(logits, half::cross_entropy(py, logits, labels, axis, ignore_index, reduction, None, out));
+    let arguments = half::Arguments { labels, axis, ignore_index, reduction, options: None };
+    let x = float!(logits, half::cross_entropy(py, logits, &arguments, None, out));
     if axis.is_none() {
         return declined(py);
     }
@@ -905,19 +906,10 @@ fn cross_entropy_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
+    let arguments = half::Arguments { labels, axis, ignore_index, reduction, options: None };
     let x = float!(
         logits,
-        half::cross_entropy_value_and_grad(
-            py,
-            logits,
-            labels,
-            axis,
-            ignore_index,
-            reduction,
-            None,
-            grad_output,
-            grad_out
-        )
+        half::cross_entropy_value_and_grad(py, logits, &arguments, None, grad_output, grad_out)
     );
     if axis.is_none() {
         return declined(py);

@@ -11,6 +11,7 @@
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
 
 use crate::float::{Element, Float, Single};
+use crate::kernels::regularized_cross_entropy::smoothed;
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::lines::{AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, put_per_row, side_by_side};
 use crate::shape::{Shape, View};
@@ -58,6 +59,11 @@ impl<T: Float> Operand<T> {
     pub(crate) fn native(&self) -> Option<View<T>> {
         let View { ptr, outer, len, inner, fresh } = self.view;
         self.format.native.then(|| View { ptr: ptr.cast(), outer, len, inner, fresh })
+    }
+
+    /// The same row of neighbours for all rows.
+    pub(crate) fn line(ptr: *mut u8, format: &'static Format<T>) -> Self {
+        Self::flat(ptr, format)
     }
 
     /// The first element of a row, which need not exist.
@@ -169,6 +175,8 @@ struct Piece<'a, T: Float> {
     step: usize,
     /// The mask of each line of the block, and the step from one to the next; for lines of neighbours only.
     mask: Option<(*const u8, isize)>,
+    /// What elements under the mask are for the kernel.
+    hidden: T,
     /// How many bytes ahead to prefetch.
     ahead: usize,
 }
@@ -178,7 +186,7 @@ impl<'a, T: Float> Piece<'a, T> {
         let &Frame { row, n, columns, step, .. } = frame;
         // In columns, the next block goes on where this one ends.
         let ahead = if columns { n * operand.format.size } else { AHEAD_BYTES };
-        Piece { operand, shape, row, n, block, columns, step, mask: None, ahead }
+        Piece { operand, shape, row, n, block, columns, step, mask: None, hidden: T::Ops::NEG_INF, ahead }
     }
 
     fn typed<I>(&self) -> View<I> {
@@ -237,7 +245,7 @@ fn prefetch_pair<E: Element, I>(p: *const I) {
     }
 }
 
-/// Converts `n` neighbouring items; with `MASK`, those whose byte of the mask is 0 become -inf.
+/// Converts `n` neighbouring items; with `MASK`, those whose byte of the mask is 0 become `hidden`.
 ///
 /// # Safety
 /// `from` is valid for reading and `to` for writing `n` elements; with `MASK`, `mask` for reading as many.
@@ -247,10 +255,10 @@ unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool>(
     from: *const F::Item,
     to: *mut E::T,
     n: usize,
-    mask: *const u8,
+    (mask, hidden): (*const u8, E::T),
     ahead: usize,
 ) {
-    let low = E::splat(s, E::NEG_INF);
+    let low = E::splat(s, hidden);
     macro_rules! convert {
         ($i:expr) => {
             let v = F::load(s, from.add($i));
@@ -363,7 +371,8 @@ impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
     fn copy<S: Simd, const MASK: bool>(self, s: S) {
         type E<T> = <T as Float>::Ops;
         let width = <E<T> as Element>::WIDTH;
-        let Stage { piece: &Piece { shape, row, n, block, columns, step, mask, ahead, .. }, view } = self;
+        let Stage { piece: &Piece { shape, row, n, block, columns, step, mask, hidden, ahead, .. }, view } =
+            self;
         let (len, inner) = (shape.len, shape.inner);
         let start = view.row(row, inner).cast_const();
         let (mask, mask_step) = mask.unwrap_or((std::ptr::null(), len as isize));
@@ -374,15 +383,15 @@ impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
                 for c in 0..len {
                     let line = start.wrapping_offset(c as isize * view.len);
                     let mask = mask.wrapping_offset(c as isize * mask_step);
-                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(c * step), n, mask, ahead);
+                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(c * step), n, (mask, hidden), ahead);
                 }
             } else if view.len == 1 && flat {
-                widen_line::<E<T>, F, S, MASK>(s, start, block, n * len, mask, ahead);
+                widen_line::<E<T>, F, S, MASK>(s, start, block, n * len, (mask, hidden), ahead);
             } else if view.len == 1 {
                 for i in 0..n {
                     let line = view.row(row + i, inner).cast_const();
                     let mask = mask.wrapping_offset(i as isize * mask_step);
-                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(i * step), len, mask, ahead);
+                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(i * step), len, (mask, hidden), ahead);
                 }
             } else if side_by_side(&view, shape, row, n) {
                 for c in (0..len).step_by(width) {
@@ -492,21 +501,136 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
 
 // --- masks ---------------------------------------------------------------------------------------------
 
-/// Which elements count.
+/// Which elements count. Under the mask the first operand is -inf for the kernel, the second one 0.
 #[derive(Clone, Copy)]
 pub(crate) struct Mask<T> {
     /// A byte for each element, 0 where it does not count; strides may be 0.
     pub(crate) view: View<u8>,
-    /// The results there: what the kernel makes of -inf, but in rows that are NaN throughout.
+    /// The results there.
     pub(crate) fill: T,
+    /// In rows that are not NaN throughout, the kernel makes something else of -inf.
+    pub(crate) every: bool,
+    /// The result of a row of which nothing counts, if not what the kernel makes of it.
+    pub(crate) empty: Option<f64>,
+    pub(crate) spread: Spread<T>,
+}
+
+impl<T> Mask<T> {
+    pub(crate) fn new(view: View<u8>, fill: T) -> Self {
+        Mask { view, fill, every: false, empty: None, spread: Spread::Nothing }
+    }
+
+    /// Whether anything of a row counts.
+    ///
+    /// # Safety
+    /// The mask is of this shape, and the row in it.
+    pub(crate) unsafe fn leaves(&self, shape: Shape, row: usize) -> bool {
+        let start = self.view.row(row, shape.inner).cast_const();
+        // SAFETY: the caller's promise.
+        (0..shape.len as isize).any(|c| unsafe { start.wrapping_offset(c * self.view.len).read() } != 0)
+    }
+}
+
+/// What depends on how many elements of a row count.
+#[derive(Clone, Copy)]
+pub(crate) enum Spread<T> {
+    Nothing,
+    /// The kernel wants to know the number.
+    Counted,
+    /// The second operand `t` becomes `((1-e) t + e/C) w`: the smoothing `e`, the class weights or null.
+    Smoothed(f64, *const T),
+}
+
+/// The number of elements that count, for each row of a block.
+struct Count<'a> {
+    frame: &'a Frame,
+    mask: &'a BlockMask,
+    counts: *mut f64,
+}
+
+impl Task for Count<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _s: S) {
+        let Count { frame: frame @ &Frame { n, columns, lines, count, .. }, mask, counts } = self;
+        // SAFETY: there is room for the rows; the mask has these lines.
+        unsafe {
+            let counts = std::slice::from_raw_parts_mut(counts, n);
+            counts.fill(0.0);
+            for line in 0..lines {
+                let bytes = mask.bytes.wrapping_offset(line as isize * frame.mask_step(mask));
+                let bytes = std::slice::from_raw_parts(bytes, count);
+                if columns {
+                    for (total, byte) in counts.iter_mut().zip(bytes) {
+                        *total += f64::from(u8::from(*byte != 0));
+                    }
+                } else {
+                    counts[line] = bytes.iter().filter(|byte| **byte != 0).count() as f64;
+                }
+            }
+        }
+    }
+}
+
+/// [`Spread::Smoothed`]: `targets` in place, where the mask is not 0.
+struct Smooth<'a, T: Float> {
+    frame: &'a Frame,
+    mask: &'a BlockMask,
+    targets: *mut T,
+    /// For each row.
+    counts: *const f64,
+    smoothing: f64,
+    weights: *const T,
+}
+
+impl<T: Float> Task for Smooth<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        type E<T> = <T as Float>::Ops;
+        let Smooth { frame: frame @ &Frame { columns, step, lines, count, .. }, mask, .. } = self;
+        let zero = E::<T>::ZERO;
+        // SAFETY: a count for each row, a weight for each class; the block and the mask have these lines.
+        unsafe {
+            let parts = |row: usize| smoothed::<T>(self.smoothing, self.counts.add(row).read());
+            let keep = E::<T>::splat(s, parts(0).0);
+            for line in 0..lines {
+                let targets = self.targets.add(line * step);
+                let bytes = mask.bytes.wrapping_offset(line as isize * frame.mask_step(mask));
+                for i in (0..count).step_by(MAX_WIDTH.min(E::<T>::WIDTH)) {
+                    let n = (count - i).min(E::<T>::WIDTH);
+                    let (mut share, mut counted) = ([zero; MAX_WIDTH], [0; MAX_WIDTH]);
+                    for j in 0..n {
+                        counted[j] = bytes.add(i + j).read();
+                        share[j] = parts(if columns { i + j } else { line }).1;
+                    }
+                    let t = E::<T>::load_first(s, targets.add(i), n, zero);
+                    let mut u = E::<T>::fma(s, t, keep, E::<T>::load(s, share.as_ptr()));
+                    if !self.weights.is_null() {
+                        let w = if columns {
+                            E::<T>::splat(s, self.weights.add(line).read())
+                        } else {
+                            E::<T>::load_first(s, self.weights.add(i), n, zero)
+                        };
+                        u = E::<T>::mul(s, u, w);
+                    }
+                    let counted = E::<T>::load_mask(s, counted.as_ptr());
+                    u = E::<T>::select(s, counted, u, E::<T>::splat(s, zero));
+                    E::<T>::store_first(s, u, targets.add(i), n);
+                }
+            }
+        }
+    }
 }
 
 /// The mask of a block: byte `i * row + c * class` is 0 where element `c` of its row `i` does not count.
 #[derive(Clone, Copy)]
-pub(crate) struct BlockMask {
-    pub(crate) bytes: *const u8,
-    pub(crate) row: isize,
-    pub(crate) class: isize,
+struct BlockMask {
+    bytes: *const u8,
+    row: isize,
+    class: isize,
 }
 
 /// The mask of rows `row..row + n`: as it lies where the lines of the block (rows, or with `columns` classes) are lines
@@ -629,8 +753,8 @@ unsafe impl<T: Float> Sync for Call<'_, T> {}
 pub(crate) struct Block<T> {
     /// The operands with one element for each row; for an inner extent of 1.
     pub(crate) rows: [View<T>; 2],
-    #[expect(dead_code, reason = "for kernels that count the elements under a mask")]
-    pub(crate) mask: Option<BlockMask>,
+    /// How many elements of each row count, if that was to be found; for an inner extent of 1.
+    pub(crate) counts: View<f64>,
     /// For [`Walk::ahead`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of.
     pub(crate) ahead: isize,
 }
@@ -645,6 +769,7 @@ pub(crate) struct Scratch {
     rows: [Buffer; 2],
     results: [Buffer; 2],
     mask: Buffer,
+    counts: Buffer,
 }
 
 thread_local! {
@@ -828,7 +953,8 @@ impl<T: Float> Call<'_, T> {
         };
         for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
             let mut piece = Piece::new(operand, shape, frame, block);
-            let (mask, lines) = (mask.as_ref().filter(|_| i == 0), columns || operand.view.len == 1);
+            let (mask, lines) = (mask.as_ref(), columns || operand.view.len == 1);
+            piece.hidden = if i == 0 { T::Ops::NEG_INF } else { T::Ops::ZERO };
             piece.mask = mask.filter(|_| lines).map(|mask| (mask.bytes, frame.mask_step(mask)));
             if !columns && self.x.len() == 1 {
                 // The kernel has prefetched it.
@@ -836,7 +962,17 @@ impl<T: Float> Call<'_, T> {
             }
             (operand.format.stage)(&piece);
             if let Some(mask) = mask.filter(|_| !lines) {
-                frame.fill(block, step as isize, mask, T::Ops::NEG_INF);
+                frame.fill(block, step as isize, mask, piece.hidden);
+            }
+        }
+        let mut counts = std::ptr::null_mut();
+        if let (Some(mask), Some(Mask { spread, .. })) = (&mask, &self.mask)
+            && !matches!(spread, Spread::Nothing)
+        {
+            counts = scratch.counts.get(n);
+            dispatch(Count { frame, mask, counts });
+            if let &Spread::Smoothed(smoothing, weights) = spread {
+                dispatch(Smooth { frame, mask, targets: blocks[1], counts, smoothing, weights });
             }
         }
         let mut per_rows = [per_row(std::ptr::null_mut(), 0); 2];
@@ -860,13 +996,24 @@ impl<T: Float> Call<'_, T> {
         };
         let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
         let ahead = next as isize / size_of::<T>() as isize;
-        run(&plan, row..row + n, &Block { rows: per_rows, mask, ahead });
+        run(&plan, row..row + n, &Block { rows: per_rows, counts: per_row(counts, row), ahead });
+        if let (Some(Mask { empty: Some(empty), .. }), Some(wide)) = (&self.mask, wide) {
+            for i in 0..n {
+                // SAFETY: the kernel has written a result for each row; the mask is of the call's shape.
+                unsafe {
+                    let left = || self.mask.is_some_and(|mask| mask.leaves(shape, row + i));
+                    if !wide.add(i).read().is_finite() && !left() {
+                        wide.add(i).write(*empty);
+                    }
+                }
+            }
+        }
         let Some(operand) = &self.out else { return };
-        if let (Some(mask), Some(Mask { fill, .. })) = (&mask, &self.mask) {
+        if let (Some(mask), Some(Mask { fill, every, .. })) = (&mask, &self.mask) {
             let step = if columns { 1 } else { out_step };
             // SAFETY: the first result of each row.
             let is_nan = |i: usize| unsafe { T::Ops::to_f64(out.offset(i as isize * step).read()).is_nan() };
-            if (0..n).any(is_nan) {
+            if *every || (0..n).any(is_nan) {
                 frame.fill(out, out_step, mask, *fill);
             }
         }

@@ -53,6 +53,7 @@ def cross_entropy_with(
     ignore_index: object,
     reduction: object,
     options: object,
+    mask: object,
     out: object,
     /,
 ) -> Any: ...
@@ -63,6 +64,7 @@ def cross_entropy_with_value_and_grad(
     ignore_index: object,
     reduction: object,
     options: object,
+    mask: object,
     grad_output: object,
     grad_out: object,
     /,

@@ -37,6 +37,7 @@ def cross_entropy(
     reduction: Literal["mean", "sum"] = "mean",
     temperature: ArrayLike = _ONE,
     z_loss: float = _ZERO,
+    where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Scalar: ...
@@ -53,6 +54,7 @@ def cross_entropy(
     reduction: str,
     temperature: ArrayLike = _ONE,
     z_loss: float = _ZERO,
+    where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats: ...
@@ -69,6 +71,7 @@ def cross_entropy(
     reduction: str = "mean",
     temperature: ArrayLike = _ONE,
     z_loss: float = _ZERO,
+    where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> ScalarOrFloats:
@@ -110,6 +113,11 @@ def cross_entropy(
     z_loss : float
         Factor, not negative, of the square of the logsumexp: keeps logits from drifting. The class
         weight does not multiply it.
+    where : array_like of bool, optional
+        Broadcasts to the shape of `logits`. A class where it is False does not exist in that row:
+        its logit is not looked at, label smoothing does not reach it, a probability there is
+        dropped, and a label there has the loss +inf. A row without any class counts as if it were
+        not there.
     dtype : data-type, optional
         float16, bfloat16, float32 or float64: what the logits are converted to first, and the dtype
         of the results.
@@ -128,7 +136,8 @@ def cross_entropy(
         If a label is neither in ``[0, C)`` nor ignored; it names the first one.
     TypeError
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if the labels
-        are bool, if `axis` is no integer, or if `out` has another dtype than the result.
+        are bool, if `where` is not, if `axis` is no integer, or if `out` has another dtype than the
+        result.
     ValueError
         If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, if
         `label_smoothing`, `z_loss` or a temperature is out of range, or if `out` is read-only or
@@ -174,6 +183,7 @@ def cross_entropy(
         and label_smoothing is _ZERO
         and temperature is _ONE
         and z_loss is _ZERO
+        and where is None
         and dtype is None
     ):
         result = _core.cross_entropy(logits, labels, axis, ignore_index, reduction, out)
@@ -184,11 +194,11 @@ def cross_entropy(
     result = NotImplemented
     if dtype is None:
         result = _core.cross_entropy_with(
-            logits, labels, axis, ignore_index, reduction, options, out
+            logits, labels, axis, ignore_index, reduction, options, where, out
         )
     if result is NotImplemented:
         result = _normalize.cross_entropy_with(
-            logits, labels, axis, ignore_index, reduction, options, dtype, out
+            logits, labels, axis, ignore_index, reduction, options, where, dtype, out
         )
     return result
 
@@ -206,6 +216,7 @@ def cross_entropy_value_and_grad(
     reduction: Literal["mean", "sum"] = "mean",
     temperature: ArrayLike = _ONE,
     z_loss: float = _ZERO,
+    where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
@@ -223,6 +234,7 @@ def cross_entropy_value_and_grad(
     reduction: str,
     temperature: ArrayLike = _ONE,
     z_loss: float = _ZERO,
+    where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
@@ -243,6 +255,7 @@ def cross_entropy_value_and_grad(
     reduction: str = "mean",
     temperature: ArrayLike = _ONE,
     z_loss: float = _ZERO,
+    where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     grad_output: ArrayLike | None = None,
     grad_out: Array | None = None,
@@ -259,7 +272,7 @@ def cross_entropy_value_and_grad(
     Parameters
     ----------
     logits, labels, axis, class_weight, sample_weight, ignore_index, label_smoothing, reduction, \
-temperature, z_loss, dtype
+temperature, z_loss, where, dtype
         As for `cross_entropy`, which also says what the loss is.
     grad_output : float or array_like, optional
         Multiplies the gradient: the gradient with respect to the loss of what is computed from
@@ -274,7 +287,7 @@ temperature, z_loss, dtype
         The bits of what `cross_entropy` returns.
     grad : ndarray
         Of the shape and dtype of `logits` (float64 for integers and bool). Exactly 0 in ignored
-        rows.
+        rows and where `where` is False.
 
     Raises
     ------
@@ -282,7 +295,8 @@ temperature, z_loss, dtype
         If a label is neither in ``[0, C)`` nor ignored; it names the first one.
     TypeError
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if the labels
-        are bool, if `axis` is no integer, or if `grad_out` has another dtype than the gradient.
+        are bool, if `where` is not, if `axis` is no integer, or if `grad_out` has another dtype
+        than the gradient.
     ValueError
         If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, if
         `label_smoothing`, `z_loss` or a temperature is out of range, or if `grad_out` is read-only
@@ -319,6 +333,7 @@ temperature, z_loss, dtype
         and label_smoothing is _ZERO
         and temperature is _ONE
         and z_loss is _ZERO
+        and where is None
         and dtype is None
     ):
         result = _core.cross_entropy_value_and_grad(
@@ -332,12 +347,12 @@ temperature, z_loss, dtype
     options = (temperature, class_weight, sample_weight, label_smoothing, z_loss)
     if dtype is None:
         result = _core.cross_entropy_with_value_and_grad(
-            logits, labels, axis, ignore_index, reduction, options, grad_output, grad_out
+            logits, labels, axis, ignore_index, reduction, options, where, grad_output, grad_out
         )
         if result is not NotImplemented:
             return result
     return _normalize.cross_entropy_with_value_and_grad(
-        logits, labels, axis, ignore_index, reduction, options, dtype, grad_output, grad_out
+        logits, labels, axis, ignore_index, reduction, options, where, dtype, grad_output, grad_out
     )
 
 

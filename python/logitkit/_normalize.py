@@ -315,9 +315,9 @@ def normalize_with(
 
 
 class _Loss(NamedTuple):
-    """A loss and its two operands, checked, in the form that the compiled module takes."""
+    """A loss and its operands, checked, in the form that the compiled module takes."""
 
-    operands: tuple[Array, Array]  # at least 1-d; the first one is what the gradient is for
+    operands: tuple[Any, ...]  # at least 1-d; the first one is what the gradient is for
     shape: tuple[int, ...]  # of the loss, as the caller sees it
     dtype: np.dtype[Any]
     grad_shape: tuple[int, ...]
@@ -363,11 +363,16 @@ def cross_entropy_with(
     ignore_index: object,
     reduction: object,
     options: tuple[object, ...],
+    where: object,
     dtype: object,
     out: object,
 ) -> Any:
-    loss, arguments = _with_options(logits, labels, axis, ignore_index, reduction, options, dtype)
-    return _value(lambda x, t, out: _core.cross_entropy_with(x, t, *arguments, out), loss, out)
+    loss, arguments = _with_options(
+        logits, labels, axis, ignore_index, reduction, options, where, dtype
+    )
+    return _value(
+        lambda x, t, mask, out: _core.cross_entropy_with(x, t, *arguments, mask, out), loss, out
+    )
 
 
 def cross_entropy_with_value_and_grad(
@@ -377,14 +382,17 @@ def cross_entropy_with_value_and_grad(
     ignore_index: object,
     reduction: object,
     options: tuple[object, ...],
+    where: object,
     dtype: object,
     grad_output: object,
     grad_out: object,
 ) -> tuple[Any, Any]:
-    loss, arguments = _with_options(logits, labels, axis, ignore_index, reduction, options, dtype)
+    loss, arguments = _with_options(
+        logits, labels, axis, ignore_index, reduction, options, where, dtype
+    )
     return _value_and_grad(
-        lambda x, t, factor, out: _core.cross_entropy_with_value_and_grad(
-            x, t, *arguments, factor, out
+        lambda x, t, mask, factor, out: _core.cross_entropy_with_value_and_grad(
+            x, t, *arguments, mask, factor, out
         ),
         loss,
         grad_output,
@@ -400,9 +408,10 @@ def _with_options(
     ignore_index_: object,
     reduction_: object,
     options_: tuple[object, ...],
+    where: object,
     dtype: object,
 ) -> tuple[_Loss, tuple[int, int | None, Reduction, tuple[Any, ...]]]:
-    """The loss, and the compiled module's arguments with all options."""
+    """The loss with its mask as the third operand, and the compiled module's other arguments."""
     temperature, class_weight, sample_weight, label_smoothing, z_loss = options_
     loss, (core_axis, ignore_index, reduction) = _classification(
         "logits", logits_, labels_, axis_, ignore_index_, reduction_, dtype
@@ -424,6 +433,11 @@ def _with_options(
     )
     if loss.counted and isinstance(rows[1], np.ndarray) and rows[1].sum() == 0:
         loss = loss._replace(counted=0)
+    mask = checked_mask(where, shape)
+    if mask is not None:
+        mask = mask[np.newaxis] if len(shape) == 1 else mask
+        loss = loss._replace(counted=0)  # empty rows have nothing that is not masked
+    loss = loss._replace(operands=(*loss.operands, mask))
     return loss, (core_axis, ignore_index, reduction, options)
 
 
@@ -448,7 +462,8 @@ def classification_error(
 @silent
 def _row_weights(sample_weight: object, loss: _Loss) -> Array:
     """Return a weight for every label of `loss`, float64 in C order."""
-    weight, labels = real_array(sample_weight, "sample_weight"), loss.operands[1]
+    weight = real_array(sample_weight, "sample_weight")
+    labels: Array = loss.operands[1]
     batch = labels.shape if len(loss.grad_shape) > 1 else ()
     try:
         weight = np.broadcast_to(plain(weight, np.dtype(np.float64)), batch)

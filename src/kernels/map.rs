@@ -309,6 +309,7 @@ impl<E: Element> Factor<E> {
 }
 
 /// The factor of every row's gradient: the incoming gradient times the reduction's weight.
+#[derive(Clone, Copy)]
 pub(crate) enum Scale<T> {
     /// One for all rows, as `(high, low)`.
     All((f64, f64)),

@@ -22,15 +22,18 @@ use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, first_bits, sum_lanes, tile_max};
 use crate::kernels::soft_cross_entropy::{grad, minus, single_factor};
 use crate::kernels::temperature::Temperature;
-use crate::kernels::weights::{ClassWeight, SampleWeight};
+use crate::kernels::weights::{ClassCount, ClassWeight, SampleWeight};
 use crate::lines::{Band, GROUP, Kernel, Rows};
 use crate::simd::{Simd, Task};
 
 /// One loss per row; with the gradient when `GRAD`. The operands are `(x, t)` when `SOFT`, else `x`, with labels. Rows that
 /// do not count have loss and gradient 0.
+///
+/// `SOFT` with labels: the second operand holds the class weights of each row by themselves, 0 for classes that do not
+/// exist there, and `classes` how many do.
 pub(crate) struct RegularizedCrossEntropy<T, const SOFT: bool, const GRAD: bool> {
-    /// Unless `SOFT`.
     pub(crate) labels: Option<Labels>,
+    pub(crate) classes: ClassCount,
     pub(crate) scale: Scale<T>,
     pub(crate) class_weight: ClassWeight<T>,
     /// Their sum, as `(high, low)`.
@@ -233,6 +236,8 @@ struct Batch<T> {
     label_e: [T; GROUP],
     weight: [f64; GROUP],
     part: [(f64, f64); GROUP],
+    /// `e/C`, or 1 for probabilities.
+    share: [(f64, f64); GROUP],
     /// `sum u (max - x)` and `U`; for labels without `e/C` and the label's part.
     spread: [(f64, f64); GROUP],
     total: [(f64, f64); GROUP],
@@ -250,10 +255,16 @@ struct Gradient<T> {
 }
 
 impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SOFT, GRAD> {
+    /// Whether the targets are class numbers.
+    #[inline(always)]
+    fn labelled(&self) -> bool {
+        !SOFT || self.labels.is_some()
+    }
+
     /// The even part of every weight, for labels.
     #[inline(always)]
-    fn share(&self, len: usize) -> (f64, f64) {
-        if SOFT { (1.0, 0.0) } else { divide_pair(self.smoothing, len as f64) }
+    fn share(&self, classes: f64) -> (f64, f64) {
+        if self.labelled() { divide_pair(self.smoothing, classes) } else { (1.0, 0.0) }
     }
 
     /// Whether `sum u (max - x)` is needed.
@@ -273,7 +284,13 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
     /// # Safety
     /// `at` gives valid pointers for every class.
     #[inline(always)]
-    unsafe fn batch(&self, first: usize, n: usize, at: impl Fn(usize, usize) -> *const T) -> Batch<T> {
+    unsafe fn batch(
+        &self,
+        first: usize,
+        n: usize,
+        len: usize,
+        at: impl Fn(usize, usize) -> *const T,
+    ) -> Batch<T> {
         let (class, mut counted) = match &self.labels {
             Some(labels) => labels.classes(first, n),
             None => ([0; GROUP], first_bits(n)),
@@ -286,6 +303,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             label_e: [T::default(); GROUP],
             weight: [1.0; GROUP],
             part: [(1.0 - self.smoothing, 0.0); GROUP],
+            share: [self.share(len as f64); GROUP],
             spread: [(0.0, 0.0); GROUP],
             total: [self.class_total; GROUP],
         };
@@ -294,7 +312,11 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
                 continue;
             }
             batch.sample[i] = self.sample_weight.of(first + i);
-            if !SOFT {
+            if let ClassCount::Rows(classes) = &self.classes {
+                // SAFETY: the view has a number for every row.
+                batch.share[i] = self.share(unsafe { classes.row(first + i, 1).read() });
+            }
+            if self.labelled() {
                 // SAFETY: labels that count are class numbers.
                 unsafe {
                     batch.label_x[i] = at(i, class[i]).read();
@@ -304,7 +326,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
                     batch.part[i] = mul_pairs((1.0 - self.smoothing, 0.0), (batch.weight[i], 0.0));
                 }
             }
-            let nothing = !SOFT && self.smoothing == 0.0 && batch.weight[i] == 0.0;
+            let nothing = self.labelled() && self.smoothing == 0.0 && batch.weight[i] == 0.0;
             counted &= !(u64::from(batch.sample[i] == 0.0 || nothing) << i);
         }
         batch.counted = counted;
@@ -322,8 +344,9 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
 
     /// The loss of row `i` with its sample weight; for `f64` in pairs.
     #[inline(always)]
-    fn loss(&self, group: &Group<T::Ops>, batch: &Batch<T>, i: usize, share: (f64, f64)) -> f64 {
+    fn loss(&self, group: &Group<T::Ops>, batch: &Batch<T>, i: usize) -> f64 {
         type O<T> = <T as Float>::Ops;
+        let share = batch.share[i];
         let max = O::<T>::to_f64(group.max[i]);
         let label = O::<T>::to_f64(batch.label_x[i]);
         if !O::<T>::COMPENSATED {
@@ -332,7 +355,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             if self.spreads() {
                 loss = share.0 * (group.cooled(i, batch.spread[i].0) + batch.total[i].0 * log);
             }
-            if !SOFT && batch.part[i].0 != 0.0 {
+            if self.labelled() && batch.part[i].0 != 0.0 {
                 loss += batch.part[i].0 * (group.cooled(i, max - label) + log);
             }
             if self.z_loss > 0.0 {
@@ -345,9 +368,9 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         let mut loss = (0.0, 0.0);
         if self.spreads() {
             loss = add_pairs(mul_pairs(batch.spread[i], group.cooling(i)), mul_pairs(batch.total[i], log));
-            loss = if SOFT { loss } else { mul_pairs(loss, share) };
+            loss = if self.labelled() { mul_pairs(loss, share) } else { loss };
         }
-        if !SOFT && batch.part[i].0 != 0.0 {
+        if self.labelled() && batch.part[i].0 != 0.0 {
             let distance = two_sum(max, -label);
             let plain = add_pairs(mul_pairs(distance, group.cooling(i)), log);
             loss = add_pairs(loss, mul_pairs(plain, batch.part[i]));
@@ -386,13 +409,13 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             }
         };
         if self.spreads() {
-            let share = value(self.share(len));
+            let share = value(batch.share[i]);
             for c in 0..len {
                 // SAFETY: `c < len`.
                 add(unsafe { targets.one(c) } * share, T::Ops::to_f64(unsafe { x.add(c).read() }));
             }
         }
-        if !SOFT {
+        if self.labelled() {
             add(value(batch.part[i]), T::Ops::to_f64(batch.label_x[i]));
         }
         let z = if self.z_loss > 0.0 { self.z_loss * lse * lse } else { 0.0 };
@@ -402,14 +425,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
 
     /// What the gradients of `n` rows are made of; nothing but zeros for those that do not count.
     #[inline(always)]
-    fn gradient(
-        &self,
-        group: &Group<T::Ops>,
-        batch: &Batch<T>,
-        first: usize,
-        n: usize,
-        share: (f64, f64),
-    ) -> Gradient<T> {
+    fn gradient(&self, group: &Group<T::Ops>, batch: &Batch<T>, first: usize, n: usize) -> Gradient<T> {
         type O<T> = <T as Float>::Ops;
         let zero = [T::default(); GROUP];
         let mut gradient = Gradient {
@@ -427,14 +443,15 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             let scale = product_of::<O<T>>(self.scale.get(first + i), (batch.sample[i], 0.0));
             let scale = product_of::<O<T>>(scale, group.cooling(i));
             // `U + 2 z q`, for labels without the label's part.
-            let mut even = if SOFT { batch.total[i] } else { product_of::<O<T>>(share, batch.total[i]) };
+            let (labelled, share) = (self.labelled(), batch.share[i]);
+            let mut even = if labelled { product_of::<O<T>>(share, batch.total[i]) } else { batch.total[i] };
             if self.z_loss > 0.0 {
                 let z = product_of::<O<T>>((2.0 * self.z_loss, 0.0), (group.logsumexp(i), 0.0));
                 even = add_pairs(even, z);
             }
-            let total = if SOFT { even } else { add_pairs(even, batch.part[i]) };
-            if !SOFT {
-                let entry = Self::label_entry(group, batch, i, even, share, scale);
+            let total = if labelled { add_pairs(even, batch.part[i]) } else { even };
+            if labelled {
+                let entry = Self::label_entry(group, batch, i, even, scale);
                 gradient.entry[i] = if entry.is_nan() { T::Ops::NAN } else { O::<T>::from_f64(entry) };
             }
             let even_scale = product_of::<O<T>>(scale, share);
@@ -461,10 +478,10 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         batch: &Batch<T>,
         i: usize,
         even: (f64, f64),
-        share: (f64, f64),
         scale: (f64, f64),
     ) -> f64 {
-        let (inverse, part, weight) = (group.inverse_pair(i), batch.part[i], batch.weight[i]);
+        let (inverse, share, part, weight) =
+            (group.inverse_pair(i), batch.share[i], batch.part[i], batch.weight[i]);
         let e = T::Ops::to_f64(batch.label_e[i]);
         let at_max = batch.label_x[i] >= group.max[i];
         if !T::Ops::COMPENSATED {
@@ -484,11 +501,22 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
     }
 
     /// The probabilities' factor and the even part, if there is smoothing.
+    #[inline(always)]
     fn smoothing(&self, len: usize) -> Option<(T, T)> {
-        let share = self.smoothing / len as f64;
-        (SOFT && self.smoothing > 0.0)
-            .then(|| (T::Ops::from_f64(1.0 - self.smoothing), T::Ops::from_f64(share)))
+        (!self.labelled() && self.smoothing > 0.0).then(|| smoothed::<T>(self.smoothing, len as f64))
     }
+
+    /// The class weights, or null; and null where the second operand holds them.
+    #[inline(always)]
+    fn weights(&self) -> *const T {
+        if SOFT && self.labels.is_some() { std::ptr::null() } else { self.class_weight.pointer() }
+    }
+}
+
+/// The factor of the probabilities and the even part of a smoothed target.
+#[inline(always)]
+pub(crate) fn smoothed<T: Float>(smoothing: f64, classes: f64) -> (T, T) {
+    (T::Ops::from_f64(1.0 - smoothing), T::Ops::from_f64(smoothing / classes))
 }
 
 impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEntropy<T, SOFT, GRAD> {
@@ -499,15 +527,15 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, group: &mut Group<T::Ops>, per_row: *mut f64) {
         type O<T> = <T as Float>::Ops;
-        let (n, len, share) = (rows.n, rows.len, self.share(rows.len));
+        let (n, len) = (rows.n, rows.len);
         // SAFETY: the caller's promise.
-        let mut batch = unsafe { self.batch(rows.first, n, |i, c| rows.x(0, i).wrapping_add(c)) };
+        let mut batch = unsafe { self.batch(rows.first, n, len, |i, c| rows.x(0, i).wrapping_add(c)) };
         let counted = batch.counted;
         // SAFETY: as above.
         let special = unsafe { group_logs::<O<T>, S>(s, rows, group, &self.temperature, counted, GRAD) };
         let targets = |i: usize| Targets::<O<T>> {
             t: if SOFT { rows.x(1, i) } else { std::ptr::null() },
-            weights: self.class_weight.pointer(),
+            weights: self.weights(),
             smoothing: self.smoothing(len),
         };
         for i in 0..n {
@@ -529,7 +557,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 // SAFETY: the caller's promise.
                 unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), &batch, i, None) }
             } else if batch.spread[i].0.is_finite() {
-                self.loss(group, &batch, i, share)
+                self.loss(group, &batch, i)
             } else {
                 // SAFETY: as above.
                 unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), &batch, i, Some(&*group)) }
@@ -542,7 +570,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
         }
         group.finish_inverse(s);
         Self::label_exponentials(s, group, &mut batch, n);
-        let gradient = self.gradient(group, &batch, rows.first, n, share);
+        let gradient = self.gradient(group, &batch, rows.first, n);
         for i in 0..n {
             let (x, out) = (rows.x(0, i), rows.out(i));
             if (special | !counted) >> i & 1 == 1 {
@@ -561,13 +589,13 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 factor: Factor::new(group.inverse_pair(i), (1.0, 0.0)),
             };
             let targets = targets(i);
-            let entry = (!SOFT).then(|| (batch.class[i], gradient.entry[i]));
+            let entry = self.labelled().then(|| (batch.class[i], gradient.entry[i]));
             let parts = gradient.parts.each_ref().map(|lanes| lanes[i]);
             // SAFETY: the caller's promise; labels are class numbers.
             unsafe {
                 if careful {
-                    let [share, total, scale] =
-                        [share, gradient.total[i], gradient.scale[i]].map(|v| O::<T>::from_f64(value(v)));
+                    let [share, total, scale] = [batch.share[i], gradient.total[i], gradient.scale[i]]
+                        .map(|v| O::<T>::from_f64(value(v)));
                     let map = CarefulMap { exponentials, targets: &targets, share, total, scale };
                     map::write_row_but(s, &map, out, len, rows.stream, entry);
                 } else if self.is_even() {
@@ -589,11 +617,11 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
         per_row: *mut f64,
     ) -> u64 {
         type O<T> = <T as Float>::Ops;
-        let (n, len, share) = (band.n, band.len, self.share(band.len));
+        let (n, len) = (band.n, band.len);
         let width = <O<T> as Element>::WIDTH;
         let smoothing = self.smoothing(len);
         // SAFETY: the caller's promise.
-        let mut batch = unsafe { self.batch(band.first, n, |i, c| band.element(0, i, c).cast_const()) };
+        let mut batch = unsafe { self.batch(band.first, n, len, |i, c| band.element(0, i, c).cast_const()) };
         let counted = batch.counted;
         // The target of class `c` of rows `j..j + width`: the operations of `Targets`.
         macro_rules! target {
@@ -608,11 +636,11 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                         }
                     };
                 }
-                if self.class_weight.is_one() {
+                if self.weights().is_null() {
                     u
                 } else {
                     // SAFETY: a class.
-                    let weight = unsafe { self.class_weight.pointer().add($c).read() };
+                    let weight = unsafe { self.weights().add($c).read() };
                     O::<T>::mul(s, u, O::<T>::splat(s, weight))
                 }
             }};
@@ -656,7 +684,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
         let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group, &self.temperature) };
         again |= unusual | group.finish_log(s, len);
         for i in 0..n {
-            let loss = if counted >> i & 1 == 1 { self.loss(group, &batch, i, share) } else { 0.0 };
+            let loss = if counted >> i & 1 == 1 { self.loss(group, &batch, i) } else { 0.0 };
             // SAFETY: `i < n`.
             unsafe { per_row.add(i).write(loss) };
         }
@@ -665,7 +693,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
         }
         group.finish_inverse(s);
         Self::label_exponentials(s, group, &mut batch, n);
-        let gradient = self.gradient(group, &batch, band.first, n, share);
+        let gradient = self.gradient(group, &batch, band.first, n);
         again |= gradient.careful;
         for j in (0..n).step_by(width) {
             let parts = gradient.parts.each_ref().map(|lanes| Group::<O<T>>::load(s, lanes, j));
@@ -679,7 +707,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 band.put(s, j, c, dx);
             }
             for i in j..(j + width).min(n) {
-                if !SOFT && counted >> i & 1 == 1 {
+                if self.labelled() && counted >> i & 1 == 1 {
                     // SAFETY: labels are class numbers.
                     unsafe { band.element(0, i, batch.class[i]).write(gradient.entry[i]) };
                 }

@@ -85,15 +85,28 @@ impl SampleWeight {
     }
 }
 
-/// The sum of the weights of the rows that count, `class_weight[y] * sample_weight`, as `(high, low)`.
+/// How many classes a row has.
+#[derive(Clone, Copy)]
+pub(crate) enum ClassCount {
+    /// As many as it has elements.
+    All,
+    /// One number per row.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
+    Rows(View<f64>),
+}
+
+// SAFETY: as above.
+unsafe impl Sync for ClassCount {}
+
+/// The sum of the weights of the rows that are not ignored, `class_weight[y] * sample_weight`, as `(high, low)`.
 pub(crate) fn labelled_total<T: Float>(
     labels: &Labels,
     class: &ClassWeight<T>,
     sample: &SampleWeight,
-    rows: usize,
+    rows: impl Iterator<Item = usize>,
 ) -> (f64, f64) {
     let mut total = (0.0, 0.0);
-    for row in 0..rows {
+    for row in rows {
         if let Some(y) = labels.get(row) {
             // SAFETY: a label that counts is a class.
             total = add_pairs(total, mul_pairs((unsafe { class.of(y) }, 0.0), (sample.of(row), 0.0)));
@@ -111,7 +124,7 @@ pub(crate) fn class_total<T: Float>(class: &ClassWeight<T>, classes: usize) -> (
     (0..classes).fold((0.0, 0.0), |sum, c| add_pairs(sum, (unsafe { class.of(c) }, 0.0)))
 }
 
-/// The sum of the weights of all rows.
-pub(crate) fn total(sample: &SampleWeight, rows: usize) -> (f64, f64) {
-    (0..rows).fold((0.0, 0.0), |sum, row| add_pairs(sum, (sample.of(row), 0.0)))
+/// The sum of the weights of these rows.
+pub(crate) fn total(sample: &SampleWeight, rows: impl Iterator<Item = usize>) -> (f64, f64) {
+    rows.fold((0.0, 0.0), |sum, row| add_pairs(sum, (sample.of(row), 0.0)))
 }

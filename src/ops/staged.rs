@@ -16,13 +16,17 @@ use crate::kernels::log_softmax::{LogSoftmax, LogSoftmaxBackward};
 use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
 use crate::kernels::map::Scale;
 use crate::kernels::mse::{CHUNK, Difference, WeightedDifference};
+use crate::kernels::regularized_cross_entropy::RegularizedCrossEntropy;
 use crate::kernels::softmax::{Softmax, SoftmaxBackward};
 use crate::kernels::temperature::Temperature;
+use crate::kernels::weights::{ClassCount, ClassWeight};
 use crate::lines::{Kernel, PerRow, Plan, Walk, chunk_rows};
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
-use crate::stage::{Block, Call, Mask, Operand, Results, Run, Scratch, stage_flat, unstage_flat};
+use crate::stage::{
+    Block, Call, Format, Mask, Operand, Results, Run, Scratch, Spread, stage_flat, unstage_flat,
+};
 use crate::sums::{Reduction, Sum, Sums};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -119,7 +123,7 @@ pub(crate) unsafe fn normalize<T: Float>(
     mask: Option<View<u8>>,
 ) {
     let fill = if which == Normal::Softmax { T::Ops::ZERO } else { T::Ops::NEG_INF };
-    let mask = mask.map(|view| Mask { view, fill });
+    let mask = mask.map(|view| Mask::new(view, fill));
     let stream = streams(shape.size(), &out, &[x]);
     let results = Results::As(lse.map_or(PerRow::Nothing, PerRow::Array));
     let call = Call { shape, x: &[x], rows: &[], out: Some(out), results, mask, stream };
@@ -166,7 +170,7 @@ pub(crate) unsafe fn logsumexp<T: Float>(
     out: Operand<T>,
     mask: Option<View<u8>>,
 ) {
-    let mask = mask.map(|view| Mask { view, fill: T::Ops::NEG_INF });
+    let mask = mask.map(|view| Mask::new(view, T::Ops::NEG_INF));
     let results = Results::Stored(out);
     let call = Call { shape, x: &[x], rows: &[], out: None, results, mask, stream: false };
     // SAFETY: the caller's promise.
@@ -240,35 +244,55 @@ pub(crate) unsafe fn logsumexp_backward<T: Float>(
     unsafe { run_all(&call, &run) }
 }
 
-/// Runs a loss kernel: its results per row go to an array, or their total comes back.
-///
-/// # Safety
-/// As [`run_all`].
-unsafe fn run_loss<T: Float, K: Kernel<E = T::Ops>>(
-    kernel: &K,
+/// What a loss is computed of, and where it goes.
+struct Loss<'a, T: Float> {
     shape: Shape,
-    x: &[Operand<T>],
+    x: &'a [Operand<T>],
+    /// The gradient.
     out: Option<Operand<T>>,
-    reduce: &Reduce<T>,
+    reduce: &'a Reduce<T>,
+    /// The divisor of a mean.
     weights: (f64, f64),
-) -> f64 {
-    let stream = out.is_some_and(|out| streams(shape.size(), &out, x));
-    let call = |per_row| {
-        let results = Results::As(per_row);
-        let call = Call { shape, x, rows: &[], out, results, mask: None, stream };
+    mask: Option<Mask<T>>,
+}
+
+impl<T: Float> Loss<'_, T> {
+    /// Runs a kernel on each block: its results per row go to an array, or their total comes back.
+    ///
+    /// # Safety
+    /// As [`run_all`].
+    unsafe fn run(&self, run: &Run<'_, T>) -> f64 {
+        let &Loss { shape, x, out, reduce, weights, mask, .. } = self;
+        let stream = out.is_some_and(|out| streams(shape.size(), &out, x));
+        let call = |per_row| {
+            let results = Results::As(per_row);
+            let call = Call { shape, x, rows: &[], out, results, mask, stream };
+            // SAFETY: the caller's promise.
+            unsafe { run_all(&call, run) };
+        };
+        match reduce {
+            Reduce::Rows(rows) => {
+                call(PerRow::Array(*rows));
+                0.0
+            }
+            Reduce::To(reduction) => {
+                let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
+                call(PerRow::Sums(&sums));
+                sums.total().reduced_by(*reduction, weights)
+            }
+        }
+    }
+
+    /// [`Loss::run`] with one kernel for all blocks.
+    ///
+    /// # Safety
+    /// As [`run_all`].
+    unsafe fn run_kernel<K: Kernel<E = T::Ops>>(&self, kernel: &K) -> f64 {
+        let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
+            dispatch(Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) });
+        };
         // SAFETY: the caller's promise.
-        unsafe { run_kernel(&call, kernel) };
-    };
-    match reduce {
-        Reduce::Rows(rows) => {
-            call(PerRow::Array(*rows));
-            0.0
-        }
-        Reduce::To(reduction) => {
-            let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
-            call(PerRow::Sums(&sums));
-            sums.total().reduced_by(*reduction, weights)
-        }
+        unsafe { self.run(&run) }
     }
 }
 
@@ -278,36 +302,90 @@ pub(crate) enum StagedTargets<T: Float> {
     Probabilities(Operand<T>),
 }
 
-/// Cross-entropy; the gradient goes to `grad`, unless there is none.
+/// Cross-entropy over what the mask leaves; the gradient goes to `grad`, unless there is none.
 ///
 /// # Safety
-/// As [`super::cross_entropy_view`].
+/// As [`super::cross_entropy_view`]; the mask is of the same shape and apart from `grad`.
 pub(crate) unsafe fn cross_entropy<T: Float>(
     shape: Shape,
     x: Operand<T>,
     targets: StagedTargets<T>,
     mut options: Options<T>,
+    mask: Option<View<u8>>,
     reduce: &Reduce<T>,
     grad: Option<(Operand<T>, GradOutput<T>)>,
 ) -> Result<f64, Error> {
-    let labels = match &targets {
-        StagedTargets::Classes(labels) => Some(labels),
-        StagedTargets::Probabilities(_) => None,
+    let (labels, probabilities) = match targets {
+        StagedTargets::Classes(labels) => (Some(labels), None),
+        StagedTargets::Probabilities(t) => (None, Some(t)),
     };
-    let divisor = options.divisor(shape, labels, matches!(reduce, Reduce::To(Reduction::Mean)))?;
-    let (grad, scale) = match grad {
-        Some((grad, incoming)) => (Some(grad), incoming.scale(shape, reduce, divisor)),
+    let mut mask = mask.map(|view| Mask { every: true, empty: Some(0.0), ..Mask::new(view, T::default()) });
+    // SAFETY: the caller's promise.
+    let left = mask.map(|mask| move |row: usize| unsafe { mask.leaves(shape, row) });
+    let left = left.as_ref().map(|left| left as &dyn Fn(usize) -> bool);
+    let mean = matches!(reduce, Reduce::To(Reduction::Mean));
+    let weights = options.divisor(shape, labels.as_ref(), mean, left)?;
+    let (out, scale) = match grad {
+        Some((grad, incoming)) => (Some(grad), incoming.scale(shape, reduce, weights)),
         None => (None, Scale::All((1.0, 0.0))),
     };
+    // Under a mask, smoothing spreads over another number of classes in each row.
+    let spread = options.smoothing > 0.0;
+    if let (Some(mask), true) = (&mut mask, spread) {
+        if let Some(labels) = labels {
+            mask.spread = Spread::Counted;
+            let ones = if options.class_weight.is_one() { vec![T::Ops::ONE; shape.len] } else { Vec::new() };
+            let weight = if ones.is_empty() { options.class_weight.pointer() } else { ones.as_ptr() };
+            let x = [x, Operand::line(weight.cast_mut().cast(), Format::NATIVE)];
+            let loss = Loss { shape, x: &x, out, reduce, weights, mask: Some(*mask) };
+            // SAFETY: the caller's promise; there is a weight for each class.
+            return Ok(unsafe {
+                if out.is_some() {
+                    spread_over_counted::<T, true>(&loss, labels, options, scale)
+                } else {
+                    spread_over_counted::<T, false>(&loss, labels, options, scale)
+                }
+            });
+        }
+        mask.spread = Spread::Smoothed(options.smoothing, options.class_weight.pointer());
+        (options.smoothing, options.class_weight) = (0.0, ClassWeight::ONE);
+    }
+    let both = [x, probabilities.unwrap_or(x)];
+    let x = if probabilities.is_some() { &both[..] } else { &both[..1] };
+    let loss = Loss { shape, x, out, reduce, weights, mask };
     // SAFETY: the caller's promise.
     Ok(unsafe {
-        loss_kernels!(options, shape, labels.copied(), scale, grad.is_some(), |kernel| {
-            match &targets {
-                StagedTargets::Classes(_) => run_loss(&kernel, shape, &[x], grad, reduce, divisor),
-                StagedTargets::Probabilities(t) => run_loss(&kernel, shape, &[x, *t], grad, reduce, divisor),
-            }
-        })
+        loss_kernels!(options, shape, labels, scale, out.is_some(), |kernel| loss.run_kernel(&kernel))
     })
+}
+
+/// A loss with label smoothing under a mask; the second operand holds the class weights.
+///
+/// # Safety
+/// As [`run_all`].
+unsafe fn spread_over_counted<T: Float, const GRAD: bool>(
+    loss: &Loss<'_, T>,
+    labels: Labels,
+    options: Options<T>,
+    scale: Scale<T>,
+) -> f64 {
+    let Options { temperature, class_weight, sample_weight, smoothing, z_loss } = options;
+    let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
+        let kernel = RegularizedCrossEntropy::<T, true, GRAD> {
+            labels: Some(labels),
+            classes: ClassCount::Rows(block.counts),
+            scale,
+            class_weight,
+            class_total: (0.0, 0.0),
+            sample_weight,
+            temperature,
+            smoothing,
+            z_loss,
+        };
+        dispatch(Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) });
+    };
+    // SAFETY: the caller's promise.
+    unsafe { loss.run(&run) }
 }
 
 /// The classification error; per row into `rows` if given.

@@ -1,7 +1,8 @@
 //! The operations on plain arrays of float16 and bfloat16: the callers fall to these when an array is neither float32
 //! nor float64. What is not plain here either is declined.
 
-use super::options::options_of;
+use super::masked::mask_of;
+use super::options::{is_apart, options_of};
 use super::{
     Answer, Array, Axis, C_CONTIGUOUS, DOUBLE, FLOAT, HALF, How, LossOut, Object, Sendable, Target, USER,
     axis_both, axis_of, compute, declined, flag, grad_output_of, ignored, is_batch_of, label_error, new_rows,
@@ -78,9 +79,9 @@ impl Array<'_> {
         Operand::flat(self.data, format)
     }
 
-    /// The same array as if its elements were float32, for what the losses of its rows are.
+    /// The same array as if 16-bit elements were float32, for what the losses of its rows are.
     pub(super) fn wide(&self) -> Self {
-        Array { type_num: FLOAT, ..*self }
+        Array { type_num: if self.type_num == DOUBLE { DOUBLE } else { FLOAT }, ..*self }
     }
 }
 
@@ -243,36 +244,47 @@ pub(super) fn logsumexp_backward(
 }
 
 /// What the two functions of cross-entropy have in common.
-struct Loss<'a> {
+struct Loss<'a, T: Float> {
     x: Array<'a>,
-    format: &'static Format<f32>,
+    format: &'static Format<T>,
     axis: Axis,
     ignore: Option<i64>,
     how: How,
-    target: Target<'a, f32>,
+    target: Target<'a, T>,
+    options: Options<T>,
+    mask: Option<Array<'a>>,
 }
 
-impl<'a> Loss<'a> {
-    fn new(
-        x: Object<'a, '_>,
-        labels: Object<'a, '_>,
-        axis: Object<'_, '_>,
-        ignore: Object<'_, '_>,
-        how: Object<'_, '_>,
-    ) -> Option<Self> {
-        let (x, format) = half(x)?;
-        let axis = if axis.is_none() { None } else { axis_of(axis, &x) }?;
-        let (ignore, how) = (ignored(ignore)?, reduction_of(how)?);
-        let target = Target::new(labels, &x, axis, ignore)?;
-        Some(Loss { x, format, axis, ignore, how, target })
-    }
+/// The arguments of both functions: `logits, labels, axis, ignore_index, reduction` and the options, if any.
+pub(super) struct Arguments<'a, 'py> {
+    pub(super) labels: Object<'a, 'py>,
+    pub(super) axis: Object<'a, 'py>,
+    pub(super) ignore_index: Object<'a, 'py>,
+    pub(super) reduction: Object<'a, 'py>,
+    pub(super) options: Option<Object<'a, 'py>>,
+}
 
-    /// The options that the caller gave, if any.
-    fn options(&self, options: Option<Object<'_, '_>>, out: Object<'_, '_>) -> Option<Options<f32>> {
-        match options {
-            None => Some(Options::NONE),
-            Some(options) => options_of(options, &self.x.wide(), self.axis, out),
-        }
+impl<'a, T: Float> Loss<'a, T> {
+    /// Declines what does not fit; `out` is the caller's output, or None.
+    fn new<'py>(
+        (x, format): (Array<'a>, &'static Format<T>),
+        arguments: &Arguments<'a, 'py>,
+        mask: Option<Object<'a, 'py>>,
+        out: Object<'_, '_>,
+    ) -> Option<Self> {
+        let &Arguments { labels, axis, ignore_index, reduction, options } = arguments;
+        let axis = if axis.is_none() { None } else { axis_of(axis, &x) }?;
+        let (ignore, how) = (ignored(ignore_index)?, reduction_of(reduction)?);
+        let target = Target::new(labels, &x, axis, ignore)?;
+        let options = match options {
+            None => Options::NONE,
+            Some(options) => options_of(options, &x.wide(), axis, out)?,
+        };
+        let mask = match mask {
+            None => None,
+            Some(mask) => Some(mask_of(mask, &x).filter(|mask| is_apart(mask, out))?),
+        };
+        Some(Loss { x, format, axis, ignore, how, target, options, mask })
     }
 
     /// Computes the loss into `loss` (rows) or returns it, and the gradient if there is one.
@@ -280,20 +292,20 @@ impl<'a> Loss<'a> {
         &self,
         py: Python<'_>,
         loss: &LossOut<'_>,
-        options: Options<f32>,
-        grad: Option<(&Array<'_>, bool, GradOutput<f32>)>,
-    ) -> PyResult<Option<f32>> {
-        let Loss { x, format, axis, ignore, how, target } = self;
+        grad: Option<(&Array<'_>, bool, GradOutput<T>)>,
+    ) -> PyResult<Option<T>> {
+        let Loss { x, format, axis, ignore, how, target, options, mask } = self;
         let (axis, shape) = (*axis, x.shape(*axis));
         let Some(from) = x.operand(axis, format) else { return Ok(None) };
-        let mut value = 0f32;
+        let mut value = T::default();
         let (reduce, single) = match (how, loss) {
             (How::One(reduction), _) => (Reduce::To(*reduction), false),
             (How::Each, LossOut::Rows(rows)) => {
                 let Some(rows) = Array::new(rows) else { return Ok(None) };
                 let apart = rows.is_apart(target.array())
+                    && mask.is_none_or(|mask| rows.is_apart(&mask))
                     && grad.as_ref().is_none_or(|(grad, ..)| rows.is_apart(grad));
-                let Some(view) = rows.row_view::<f32>(axis, false).filter(|_| apart) else {
+                let Some(view) = rows.row_view::<T>(axis, false).filter(|_| apart) else {
                     return Ok(None);
                 };
                 (Reduce::Rows(view), false)
@@ -308,23 +320,25 @@ impl<'a> Loss<'a> {
                 Some((to, incoming))
             }
         };
-        let probabilities = match target {
-            Target::Classes(..) => None,
+        let targets = match target {
+            Target::Classes(labels, _) => StagedTargets::Classes(*labels),
             Target::Probabilities(_, array) => {
                 let Some(operand) = array.operand(axis, format) else { return Ok(None) };
-                Some(operand)
+                StagedTargets::Probabilities(operand)
             }
         };
-        let targets = match (target, probabilities) {
-            (Target::Classes(labels, _), _) => StagedTargets::Classes(*labels),
-            (_, Some(t)) => StagedTargets::Probabilities(t),
-            (_, None) => unreachable!("probabilities have an operand"),
+        let mask = match mask {
+            None => None,
+            Some(mask) => {
+                let Some(view) = mask.view::<u8>(axis) else { return Ok(None) };
+                Some(view)
+            }
         };
-        let work = Sendable((targets, options, reduce, grad));
+        let work = Sendable((targets, *options, mask, reduce, grad));
         let result = compute(py, shape.size(), || {
-            let (targets, options, reduce, grad) = { work }.0;
+            let (targets, options, mask, reduce, grad) = { work }.0;
             // SAFETY: views of nonempty arrays of matching shapes; outputs are checked by the callers.
-            unsafe { staged::cross_entropy(shape, from, targets, options, &reduce, grad) }
+            unsafe { staged::cross_entropy(shape, from, targets, options, mask, &reduce, grad) }
         });
         match result {
             Ok(_) if single => Ok(Some(value)),
@@ -334,37 +348,28 @@ impl<'a> Loss<'a> {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
-pub(super) fn cross_entropy(
+pub(super) fn cross_entropy_typed<'a, T: Float>(
     py: Python<'_>,
-    logits: Object<'_, '_>,
-    labels: Object<'_, '_>,
-    axis: Object<'_, '_>,
-    ignore_index: Object<'_, '_>,
-    reduction: Object<'_, '_>,
-    options: Option<Object<'_, '_>>,
+    x: (Array<'a>, &'static Format<T>),
+    arguments: &Arguments<'a, '_>,
+    mask: Option<Object<'a, '_>>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let loss = plain!(py, Loss::new(logits, labels, axis, ignore_index, reduction));
+    let loss = plain!(py, Loss::new(x, arguments, mask, out));
     let to = plain!(py, LossOut::new(py, &loss.x.wide(), loss.axis, loss.how, out)?);
-    let options = plain!(py, loss.options(options, out));
-    let value = plain!(py, loss.compute(py, &to, options, None)?);
+    let value = plain!(py, loss.compute(py, &to, None)?);
     to.finish(py, value)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
-pub(super) fn cross_entropy_value_and_grad(
+pub(super) fn cross_entropy_grad_typed<'a, T: Float>(
     py: Python<'_>,
-    logits: Object<'_, '_>,
-    labels: Object<'_, '_>,
-    axis: Object<'_, '_>,
-    ignore_index: Object<'_, '_>,
-    reduction: Object<'_, '_>,
-    options: Option<Object<'_, '_>>,
+    x: (Array<'a>, &'static Format<T>),
+    arguments: &Arguments<'a, '_>,
+    mask: Option<Object<'a, '_>>,
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let loss = plain!(py, Loss::new(logits, labels, axis, ignore_index, reduction));
+    let loss = plain!(py, Loss::new(x, arguments, mask, grad_out));
     let (x, wide) = (&loss.x, loss.x.wide());
     let fresh = grad_out.is_none();
     let grad = output!(py, x, grad_out, &[x]);
@@ -374,12 +379,32 @@ pub(super) fn cross_entropy_value_and_grad(
     if !same_labels && !out.is_apart(loss.target.array()) {
         return declined(py);
     }
-    let incoming = plain!(py, grad_output_of::<f32>(grad_output, &wide, loss.axis, loss.how, &out));
+    let incoming = plain!(py, grad_output_of::<T>(grad_output, &wide, loss.axis, loss.how, &out));
     let to = plain!(py, LossOut::new(py, &wide, loss.axis, loss.how, &py.None().into_bound(py))?);
-    let options = plain!(py, loss.options(options, grad_out));
-    let value = plain!(py, loss.compute(py, &to, options, Some((&out, fresh, incoming)))?);
+    let value = plain!(py, loss.compute(py, &to, Some((&out, fresh, incoming)))?);
     let value = to.finish(py, value)?;
     pair(py, value, grad)
+}
+
+pub(super) fn cross_entropy<'a, 'py>(
+    py: Python<'_>,
+    logits: Object<'a, 'py>,
+    arguments: &Arguments<'a, 'py>,
+    mask: Option<Object<'a, 'py>>,
+    out: Object<'_, '_>,
+) -> Answer {
+    cross_entropy_typed::<f32>(py, plain!(py, half(logits)), arguments, mask, out)
+}
+
+pub(super) fn cross_entropy_value_and_grad<'a, 'py>(
+    py: Python<'_>,
+    logits: Object<'a, 'py>,
+    arguments: &Arguments<'a, 'py>,
+    mask: Option<Object<'a, 'py>>,
+    grad_output: Object<'_, '_>,
+    grad_out: Object<'_, '_>,
+) -> Answer {
+    cross_entropy_grad_typed::<f32>(py, plain!(py, half(logits)), arguments, mask, grad_output, grad_out)
 }
 
 pub(super) fn classification_error(
@@ -391,8 +416,10 @@ pub(super) fn classification_error(
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
 ) -> Answer {
-    let Loss { x, format, axis, ignore, how, target } =
-        plain!(py, Loss::new(scores, labels, axis, ignore_index, reduction));
+    let arguments = Arguments { labels, axis, ignore_index, reduction, options: None };
+    let none = py.None().into_bound(py);
+    let Loss { x, format, axis, ignore, how, target, .. } =
+        plain!(py, Loss::new(plain!(py, half(scores)), &arguments, None, &none));
     let Target::Classes(labels, _) = target else { return declined(py) };
     let (shape, from) = (x.shape(axis), plain!(py, x.operand(axis, format)));
     let weights = plain!(py, weights_of(sample_weight, &x, axis));

@@ -2,7 +2,7 @@
 //! arrays of the batch shape, class weights as an array of the logits' dtype.
 #![expect(unsafe_code, reason = "the kernels take pointers")]
 
-use super::half::{self, float_or_half, half};
+use super::half::{self, Arguments, float_or_half, half};
 use super::masked::mask_of;
 use super::{
     Answer, Array, Axis, DOUBLE, FLOAT, Object, Options, Sendable, View, axis_both, axis_of, compute,
@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyTuple};
 
 /// Whether an array is apart from an output, if there is one.
-fn is_apart(array: &Array<'_>, out: Object<'_, '_>) -> bool {
+pub(super) fn is_apart(array: &Array<'_>, out: Object<'_, '_>) -> bool {
     out.is_none() || Array::new(out).is_some_and(|out| out.is_apart(array))
 }
 
@@ -242,7 +242,7 @@ fn backward_typed<T: Float>(
 }
 
 #[pyfunction]
-#[pyo3(signature = (logits, labels, axis, ignore_index, reduction, options, out, /))]
+#[pyo3(signature = (logits, labels, axis, ignore_index, reduction, options, mask, out, /))]
 #[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
 pub(super) fn cross_entropy_with(
     py: Python<'_>,
@@ -252,28 +252,34 @@ pub(super) fn cross_entropy_with(
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
     options: Object<'_, '_>,
+    mask: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
+    let arguments = Arguments { labels, axis, ignore_index, reduction, options: Some(options) };
+    let mask = (!mask.is_none()).then_some(mask);
     let Some(x) = Array::float(logits) else {
-        return half::cross_entropy(py, logits, labels, axis, ignore_index, reduction, Some(options), out);
+        return half::cross_entropy(py, logits, &arguments, mask, out);
     };
     if axis.is_none() {
         return declined(py);
     }
-    let axis = plain!(py, axis_of(axis, &x));
+    let at = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
     macro_rules! typed {
         ($t:ty) => {{
-            let options = plain!(py, options_of::<$t>(options, &x, axis, out));
-            cross_entropy_typed::<$t>(py, &x, labels, axis, ignore, how, options, out)
+            if mask.is_some() {
+                return half::cross_entropy_typed::<$t>(py, (x, Format::NATIVE), &arguments, mask, out);
+            }
+            let options = plain!(py, options_of::<$t>(options, &x, at, out));
+            cross_entropy_typed::<$t>(py, &x, labels, at, ignore, how, options, out)
         }};
     }
     if x.type_num == DOUBLE { typed!(f64) } else { typed!(f32) }
 }
 
 #[pyfunction]
-#[pyo3(signature = (logits, labels, axis, ignore_index, reduction, options, grad_output, grad_out, /))]
+#[pyo3(signature = (logits, labels, axis, ignore_index, reduction, options, mask, grad_output, grad_out, /))]
 #[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
 pub(super) fn cross_entropy_with_value_and_grad(
     py: Python<'_>,
@@ -283,33 +289,29 @@ pub(super) fn cross_entropy_with_value_and_grad(
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
     options: Object<'_, '_>,
+    mask: Object<'_, '_>,
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
+    let arguments = Arguments { labels, axis, ignore_index, reduction, options: Some(options) };
+    let mask = (!mask.is_none()).then_some(mask);
     let Some(x) = Array::float(logits) else {
-        let options = Some(options);
-        return half::cross_entropy_value_and_grad(
-            py,
-            logits,
-            labels,
-            axis,
-            ignore_index,
-            reduction,
-            options,
-            grad_output,
-            grad_out,
-        );
+        return half::cross_entropy_value_and_grad(py, logits, &arguments, mask, grad_output, grad_out);
     };
     if axis.is_none() {
         return declined(py);
     }
-    let axis = plain!(py, axis_of(axis, &x));
+    let at = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
     macro_rules! typed {
         ($t:ty) => {{
-            let options = plain!(py, options_of::<$t>(options, &x, axis, grad_out));
-            cross_entropy_grad_typed::<$t>(py, &x, labels, axis, ignore, how, options, grad_output, grad_out)
+            if mask.is_some() {
+                let x = (x, Format::NATIVE);
+                return half::cross_entropy_grad_typed::<$t>(py, x, &arguments, mask, grad_output, grad_out);
+            }
+            let options = plain!(py, options_of::<$t>(options, &x, at, grad_out));
+            cross_entropy_grad_typed::<$t>(py, &x, labels, at, ignore, how, options, grad_output, grad_out)
         }};
     }
     if x.type_num == DOUBLE { typed!(f64) } else { typed!(f32) }

@@ -159,6 +159,74 @@ def cross_entropy_grad_hess(b: Batch) -> tuple[Any, ...]:
     return tuple(np.moveaxis(result, -1, b.axis) for result in results)
 
 
+def _per_row(b: Batch) -> Array:
+    """From 0 to 1."""
+    return b.t.take(0, axis=b.axis).astype(np.float64)
+
+
+def softmax_tempered(b: Batch) -> tuple[Any, ...]:
+    return lk.softmax(b.x, b.axis, temperature=0.5 + _per_row(b), return_lse=True)
+
+
+def log_softmax_tempered(b: Batch) -> tuple[Any, ...]:
+    return (lk.log_softmax(b.x, b.axis, temperature=0.7),)
+
+
+def softmax_backward_tempered(b: Batch) -> tuple[Any, ...]:
+    return (lk.softmax_backward(b.other, b.x, b.axis, temperature=0.5 + _per_row(b)),)
+
+
+def softmax_where(b: Batch) -> tuple[Any, ...]:
+    return (lk.softmax(b.x, b.axis, where=b.t > 0.1),)
+
+
+def logsumexp_where(b: Batch) -> tuple[Any, ...]:
+    return (lk.logsumexp(b.x, b.axis, where=b.t > 0.1),)
+
+
+def _loss_options(b: Batch) -> dict[str, Any]:
+    classes = b.x.shape[b.axis]
+    return {
+        "axis": b.axis,
+        "reduction": "none",
+        "class_weight": 0.5 + np.arange(classes) / classes,
+        "sample_weight": _per_row(b),
+        "label_smoothing": 0.1,
+        "temperature": 0.5 + _per_row(b),
+        "z_loss": 0.01,
+    }
+
+
+def cross_entropy_weighted(b: Batch) -> tuple[Any, ...]:
+    options = {**_loss_options(b), "label_smoothing": 0.0, "z_loss": 0.0}
+    return lk.cross_entropy_value_and_grad(b.x, b.labels, **options)
+
+
+def cross_entropy_options(b: Batch) -> tuple[Any, ...]:
+    return lk.cross_entropy_value_and_grad(b.x, b.labels, **_loss_options(b))
+
+
+def cross_entropy_soft_options(b: Batch) -> tuple[Any, ...]:
+    return lk.cross_entropy_value_and_grad(b.x, b.t, **_loss_options(b))
+
+
+def cross_entropy_where(b: Batch) -> tuple[Any, ...]:
+    return lk.cross_entropy_value_and_grad(b.x, b.labels, where=b.t > 0.1, **_loss_options(b))
+
+
+def _half(x: Array) -> Array:
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return x.astype(np.float16)
+
+
+def log_softmax_half(b: Batch) -> tuple[Any, ...]:
+    return (lk.log_softmax(_half(b.x), b.axis),)
+
+
+def cross_entropy_half(b: Batch) -> tuple[Any, ...]:
+    return lk.cross_entropy_value_and_grad(_half(b.x), b.labels, axis=b.axis, reduction="none")
+
+
 def cross_entropy_mean(b: Batch) -> tuple[Any, ...]:
     return lk.cross_entropy_value_and_grad(b.x, b.labels, axis=b.axis)
 
@@ -220,6 +288,17 @@ ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
         binary_cross_entropy_weighted,
         log_loss,
         log_loss_soft,
+        softmax_tempered,
+        log_softmax_tempered,
+        softmax_backward_tempered,
+        softmax_where,
+        logsumexp_where,
+        cross_entropy_weighted,
+        cross_entropy_options,
+        cross_entropy_soft_options,
+        cross_entropy_where,
+        log_softmax_half,
+        cross_entropy_half,
     )
 }
 """Operations whose results for a row depend on that row alone."""

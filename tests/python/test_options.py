@@ -53,7 +53,10 @@ def truth(case: Case) -> Truth:
     weight = np.asarray(o.get("class_weight", np.ones(classes)), case.x.dtype).astype(Long)
     sample = np.broadcast_to(np.asarray(o.get("sample_weight", 1.0), Long), rows)
     smoothing, z_loss = Long(o.get("label_smoothing", 0.0)), Long(o.get("z_loss", 0.0))
-    z = case.x.astype(Long) / temperature[:, None]
+    where = np.broadcast_to(o.get("where", True), case.x.shape)
+    z = np.where(where, case.x.astype(Long) / temperature[:, None], -np.inf)
+    full = where.any(axis=1)
+    z[~full] = 0  # does not count, whatever comes out
     top = z.argmax(axis=1)
     every = np.arange(rows)
     e = np.exp(z - z[every, top][:, None])
@@ -61,26 +64,27 @@ def truth(case: Case) -> Truth:
     others[every, top] = 0
     others = others.sum(axis=1)
     log = np.log1p(others)
-    minus_lp = (z[every, top][:, None] - z) + log[:, None]
+    minus_lp = np.where(where, (z[every, top][:, None] - z) + log[:, None], 0)
     p = e / (1 + others)[:, None]
     lse = z[every, top] + log
     if case.soft:
-        counted = sample != 0
+        counted = full & (sample != 0)
         target = case.labels.astype(Long)
-        divisor = sample.sum()
+        divisor = sample[full].sum()
     else:
-        counted = (case.labels != -100) & (sample != 0)
+        counted = full & (case.labels != -100) & (sample != 0)
         labels = np.where(case.labels == -100, 0, case.labels)
         target = np.eye(classes, dtype=Long)[labels]
-        divisor = (sample * weight[labels])[case.labels != -100].sum()
+        divisor = (sample * weight[labels])[full & (case.labels != -100)].sum()
         if smoothing == 0:
             counted &= weight[labels] != 0
-    u = weight * ((1 - smoothing) * target + smoothing / classes)
+    share = smoothing / np.maximum(where.sum(axis=1), 1)[:, None]
+    u = weight * ((1 - smoothing) * target + share) * where
     loss = (u * minus_lp).sum(axis=1) + z_loss * lse**2
     total = u.sum(axis=1) + 2 * z_loss * lse
     grad = total[:, None] * p - u
     # logsumexp, a sum that may cancel, has units of its own.
-    lse_unit = np.maximum(np.maximum(np.abs(lse), np.abs(z).max(axis=1)), 1)
+    lse_unit = np.maximum(np.maximum(np.abs(lse), np.abs(np.where(where, z, 0)).max(axis=1)), 1)
     loss_unit = np.maximum(loss, 2 * z_loss * np.abs(lse) * lse_unit)
     total_unit = np.maximum(np.abs(total), 2 * z_loss * lse_unit)
     unit = np.maximum(total_unit[:, None] * p, u)
@@ -126,10 +130,25 @@ def random_case(rng: np.random.Generator, dtype: npt.DTypeLike) -> Case:
         options["temperature"] = temperatures if rng.random() < 0.5 else float(temperatures[0])
     if rng.random() < 0.5:
         options["z_loss"] = float(rng.choice([0.0, 1e-4, 0.3]))
+    if rng.random() < 0.5:
+        options["where"] = random_mask(rng, x.shape, labels)
     return Case(x, labels, options)
 
 
-@pytest.mark.parametrize("seed", range(20))
+def random_mask(rng: np.random.Generator, shape: tuple[int, int], labels: Array) -> Array:
+    """Of all rows alike, or each by itself; the label of a row that has any class is not hidden."""
+    mask: Array = rng.random((1, shape[1]) if rng.random() < 0.3 else shape) < rng.choice(
+        [0.2, 0.9]
+    )
+    if labels.ndim == 2:
+        return mask
+    mask = np.array(np.broadcast_to(mask, shape))
+    counted = mask.any(axis=1) & (labels != -100)
+    mask[counted, labels[counted]] = True
+    return np.asfortranarray(mask) if rng.random() < 0.3 else mask
+
+
+@pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_combination_of_options(dtype: npt.DTypeLike, seed: int) -> None:
     rng = np.random.default_rng(seed)
