@@ -40,11 +40,20 @@ pub(crate) struct ClassificationError<E> {
 }
 
 impl<E> ClassificationError<E> {
+    /// Gives the rows that are wrong their weights, if there are any.
+    ///
+    /// # Safety
+    /// `per_row` holds 0 or 1 for `n` rows from `first` on.
     #[inline(always)]
-    fn error(&self, row: usize, wrong: bool) -> f64 {
-        match &self.weights {
-            Some(weights) if wrong => weights.get(row),
-            _ => f64::from(u8::from(wrong)),
+    unsafe fn weigh(&self, first: usize, n: usize, per_row: *mut f64) {
+        let Some(weights) = &self.weights else { return };
+        for i in 0..n {
+            // SAFETY: `i < n`.
+            unsafe {
+                if per_row.add(i).read() != 0.0 {
+                    per_row.add(i).write(weights.get(first + i));
+                }
+            }
         }
     }
 }
@@ -95,8 +104,10 @@ impl<E: Element> Kernel for ClassificationError<E> {
                     || s.call(Beats::<E, true> { x, len: y, value })
             });
             // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(self.error(rows.first + i, wrong)) };
+            unsafe { per_row.add(i).write(f64::from(u8::from(wrong))) };
         }
+        // SAFETY: just written.
+        unsafe { self.weigh(rows.first, rows.n, per_row) };
     }
 
     #[inline(always)]
@@ -123,9 +134,11 @@ impl<E: Element> Kernel for ClassificationError<E> {
             for i in 0..n {
                 let error = u64::from(wrong) >> i & counted >> (j + i) & 1;
                 // SAFETY: `j + i < n`.
-                unsafe { per_row.add(j + i).write(self.error(band.first + j + i, error == 1)) };
+                unsafe { per_row.add(j + i).write(f64::from(u8::from(error == 1))) };
             }
         }
+        // SAFETY: just written.
+        unsafe { self.weigh(band.first, band.n, per_row) };
         0
     }
 }

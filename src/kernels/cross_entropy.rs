@@ -38,49 +38,58 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         !self.class_weight.is_one() || !self.sample_weight.is_one()
     }
 
-    /// The weights of the counted rows of `n`, 1 unless there are any, and those of the counted rows whose weight is not 0.
+    /// Puts the weights of the counted rows of `n` into the group, if there are any; those of the rows whose weight is not 0.
     #[inline(always)]
     fn weights(
         &self,
+        group: &mut Group<T::Ops>,
         first: usize,
         n: usize,
         classes: &[usize; GROUP],
         mut counted: u64,
-    ) -> ([(f64, f64); GROUP], u64) {
-        let mut weights = [(1.0, 0.0); GROUP];
+    ) -> u64 {
         if self.is_weighted() {
             for i in 0..n {
+                let mut weight = (1.0, 0.0);
                 if counted >> i & 1 == 1 {
                     // SAFETY: labels that count are class numbers.
                     let class = unsafe { self.class_weight.of(classes[i]) };
-                    weights[i] = mul_pairs((class, 0.0), (self.sample_weight.of(first + i), 0.0));
-                    counted &= !(u64::from(weights[i].0 == 0.0) << i);
+                    weight = mul_pairs((class, 0.0), (self.sample_weight.of(first + i), 0.0));
+                    counted &= !(u64::from(weight.0 == 0.0) << i);
                 }
+                (group.weights[0][i], group.weights[1][i]) = weight;
             }
         }
-        (weights, counted)
+        counted
+    }
+
+    /// A loss of row `i` times its weight, but for a weight of 1 the loss itself.
+    #[inline(always)]
+    fn weighted(&self, group: &Group<T::Ops>, i: usize, loss: f64) -> f64 {
+        if !self.is_weighted() {
+            return loss;
+        }
+        let (high, low) = (group.weights[0][i], group.weights[1][i]);
+        let rest = loss * low;
+        if rest == 0.0 || !rest.is_finite() { loss * high } else { loss * high + rest }
     }
 
     /// The scales of `n` rows, high parts and low parts; zero for those that do not count.
     #[inline(always)]
-    fn scales(
-        &self,
-        group: &Group<T::Ops>,
-        first: usize,
-        n: usize,
-        counted: u64,
-        weights: &[(f64, f64); GROUP],
-    ) -> [[f64; GROUP]; 2] {
+    fn scales(&self, group: &Group<T::Ops>, first: usize, n: usize, counted: u64) -> [[f64; GROUP]; 2] {
         let mut scales = match &self.scale {
             Scale::All((high, low)) => [[*high; GROUP], [*low; GROUP]],
             Scale::Rows(..) => [[0.0; GROUP]; 2],
         };
-        let plain = !self.is_weighted() && self.temperature.is_one();
+        let weighted = self.is_weighted();
+        let plain = !weighted && self.temperature.is_one();
         if matches!(self.scale, Scale::Rows(..)) || counted != first_bits(n) || !plain {
             for i in 0..n {
                 let mut scale = if counted >> i & 1 == 1 { self.scale.get(first + i) } else { (0.0, 0.0) };
                 if !plain {
-                    scale = product_of::<T::Ops>(scale, weights[i]);
+                    let weight =
+                        if weighted { (group.weights[0][i], group.weights[1][i]) } else { (1.0, 0.0) };
+                    scale = product_of::<T::Ops>(scale, weight);
                     scale = product_of::<T::Ops>(scale, group.cooling(i));
                 }
                 (scales[0][i], scales[1][i]) = scale;
@@ -94,14 +103,7 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
     /// # Safety
     /// `per_row` is valid for writing `n` results.
     #[inline(always)]
-    unsafe fn losses(
-        &self,
-        group: &Group<T::Ops>,
-        label_x: &[T; GROUP],
-        weights: &[(f64, f64); GROUP],
-        n: usize,
-        per_row: *mut f64,
-    ) {
+    unsafe fn losses(&self, group: &Group<T::Ops>, label_x: &[T; GROUP], n: usize, per_row: *mut f64) {
         let distance = |i: usize| T::Ops::to_f64(group.max[i]) - T::Ops::to_f64(label_x[i]);
         if self.temperature.is_one() && !self.is_weighted() {
             for i in 0..n {
@@ -112,7 +114,7 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
             for i in 0..n {
                 let loss = group.cooled(i, distance(i)) + group.log[i];
                 // SAFETY: as above.
-                unsafe { per_row.add(i).write(weighted(loss, weights[i])) };
+                unsafe { per_row.add(i).write(self.weighted(group, i, loss)) };
             }
         }
     }
@@ -142,13 +144,6 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
         let (at_max, elsewhere) = (O::<T>::narrow(s, at_max), O::<T>::narrow(s, elsewhere));
         O::<T>::canonical(s, O::<T>::select(s, O::<T>::lt(s, x, max), elsewhere, at_max))
     }
-}
-
-/// A loss times a weight, but for a weight of 1 the loss itself.
-#[inline(always)]
-fn weighted(loss: f64, (high, low): (f64, f64)) -> f64 {
-    let rest = loss * low;
-    if rest == 0.0 || !rest.is_finite() { loss * high } else { loss * high + rest }
 }
 
 /// Both entries of 16 rows, `[at the maximum, elsewhere]`, in `f64`.
@@ -201,7 +196,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, group: &mut Group<T::Ops>, per_row: *mut f64) {
         let width = <T::Ops as Element>::WIDTH;
         let (classes, counted) = self.labels.classes(rows.first, rows.n);
-        let (weights, counted) = self.weights(rows.first, rows.n, &classes, counted);
+        let counted = self.weights(group, rows.first, rows.n, &classes, counted);
         let mut label_x = [T::default(); GROUP];
         for i in 0..rows.n {
             if counted >> i & 1 == 1 {
@@ -212,7 +207,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         // SAFETY: the caller's promise.
         let special = unsafe { group_logs::<T::Ops, S>(s, rows, group, &self.temperature, counted, GRAD) };
         // SAFETY: as above.
-        unsafe { self.losses(group, &label_x, &weights, rows.n, per_row) };
+        unsafe { self.losses(group, &label_x, rows.n, per_row) };
         let mut odd = (special | !counted) & first_bits(rows.n);
         while odd != 0 {
             let i = odd.trailing_zeros() as usize;
@@ -222,7 +217,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             } else {
                 // SAFETY: the caller's promise.
                 let max = unsafe { special_max::<T::Ops>(rows.x(0, i), rows.len) };
-                weighted(max - T::Ops::to_f64(label_x[i]), weights[i])
+                self.weighted(group, i, max - T::Ops::to_f64(label_x[i]))
             };
             // SAFETY: `i < n`.
             unsafe { per_row.add(i).write(loss) };
@@ -231,7 +226,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             return;
         }
         group.finish_inverse(s);
-        let scales = self.scales(group, rows.first, rows.n, counted, &weights);
+        let scales = self.scales(group, rows.first, rows.n, counted);
         let mut entries = [T::default(); GROUP];
         for j in (0..rows.n).step_by(width) {
             let entry = Self::label_entries(s, group, &label_x, &scales, j);
@@ -266,7 +261,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         type O<T> = <T as Float>::Ops;
         let width = <O<T> as Element>::WIDTH;
         let (classes, counted) = self.labels.classes(band.first, band.n);
-        let (weights, counted) = self.weights(band.first, band.n, &classes, counted);
+        let counted = self.weights(group, band.first, band.n, &classes, counted);
         let mut label_x = [T::default(); GROUP];
         for i in 0..band.n {
             // SAFETY: labels are class numbers, 0 where ignored.
@@ -276,7 +271,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group, &self.temperature) };
         let mut again = group.finish_log(s, band.len) | unusual;
         // SAFETY: as above.
-        unsafe { self.losses(group, &label_x, &weights, band.n, per_row) };
+        unsafe { self.losses(group, &label_x, band.n, per_row) };
         let mut ignored = !counted & first_bits(band.n);
         while ignored != 0 {
             // SAFETY: bit numbers below `n`.
@@ -287,7 +282,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             return again & counted;
         }
         group.finish_inverse(s);
-        let scales = self.scales(group, band.first, band.n, counted, &weights);
+        let scales = self.scales(group, band.first, band.n, counted);
         for j in (0..band.n).step_by(width) {
             let scale = O::<T>::load_wide(s, &scales[0], &scales[1], j);
             let factor = O::<T>::product(s, group.inverses(s, j), scale);

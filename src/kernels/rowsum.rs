@@ -393,6 +393,8 @@ pub(crate) struct Group<E: Element> {
     heat: [[E::T; GROUP]; 2],
     /// The same, unrounded.
     cooling: [[f64; GROUP]; 2],
+    /// For a kernel's weights, as `(high, low)`.
+    pub(crate) weights: [[f64; GROUP]; 2],
     _element: PhantomData<E>,
 }
 
@@ -584,10 +586,13 @@ impl<E: Element> Group<E> {
     #[inline(always)]
     pub(crate) fn logsumexp(&self, i: usize) -> f64 {
         let max = E::to_f64(self.max[i]);
-        let (max, low) = if self.tempered == 0 { (max, 0.0) } else { mul_pairs((max, 0.0), self.cooling(i)) };
+        if self.tempered == 0 {
+            let (sum, e) = two_sum(max, self.log[i]);
+            return sum + (e + self.log_low(i));
+        }
+        let (max, low) = mul_pairs((max, 0.0), self.cooling(i));
         let (sum, e) = two_sum(max, self.log[i]);
-        let low = e + (low + self.log_low(i));
-        if sum.is_finite() { sum + low } else { sum }
+        if sum.is_finite() { sum + (e + (low + self.log_low(i))) } else { sum }
     }
 
     /// Bit `i` is set where row `i` is special.
@@ -613,20 +618,21 @@ impl<E: Element> Group<E> {
         }
         finite
     }
-
-    /// Bit `i` is set where a maximum, divided by its temperature, is so large, finite or not, that the row must be shifted.
-    #[inline(always)]
-    fn far<S: Simd>(&self, s: S, max: E::V<S>) -> u32 {
-        let share = if self.tempered == 0 { 1.0 } else { TEMPERED };
-        let limit = E::splat(s, E::from_f64(E::to_f64(E::MAX_LIMIT) * share));
-        E::bits(s, E::lt(s, limit, max)) | E::bits(s, E::lt(s, max, E::sub(s, E::splat(s, E::ZERO), limit)))
-    }
 }
 
 /// The first `n <= 64` bits.
 #[inline(always)]
 pub(crate) fn first_bits(n: usize) -> u64 {
     if n < 64 { (1 << n) - 1 } else { u64::MAX }
+}
+
+/// Bit `i` is set where a maximum, divided by its temperature, is so large, finite or not, that the row must be shifted.
+#[inline(always)]
+fn far_from_zero<E: Element, S: Simd>(s: S, quotient: E::V<S>, tempered: bool) -> u32 {
+    let share = if tempered { TEMPERED } else { 1.0 };
+    let limit = E::splat(s, E::from_f64(E::to_f64(E::MAX_LIMIT) * share));
+    let below = E::lt(s, quotient, E::sub(s, E::splat(s, E::ZERO), limit));
+    E::bits(s, E::lt(s, limit, quotient)) | E::bits(s, below)
 }
 
 /// The sums of the `counted` rows of a group of at most `BLOCK` elements each; their exponentials go to where `rows`
@@ -649,11 +655,17 @@ impl<E: Element> Task for ShortRows<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> u64 {
+        if self.group.tempered == 0 { self.sums::<S, PLAIN>(s) } else { self.sums::<S, TEMPER>(s) }
+    }
+}
+
+impl<E: Element> ShortRows<'_, E> {
+    #[inline(always)]
+    fn sums<S: Simd, const HOW: u8>(self, s: S) -> u64 {
         let ShortRows { rows, group, counted, store } = self;
         let mut unkept = MaybeUninit::<Block>::uninit();
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
-        let tempered = group.tempered != 0;
         let step = if rows.len < LONG { E::WIDTH } else { FEW };
         for j in (0..rows.n).step_by(step) {
             let n = (rows.n - j).min(step);
@@ -683,7 +695,7 @@ impl<E: Element> Task for ShortRows<'_, E> {
                 }
                 max[0]
             };
-            let quotient = if tempered {
+            let quotient = if HOW == TEMPER {
                 let mut heats = [E::ZERO; MAX_WIDTH];
                 heats[..n].copy_from_slice(&group.heat[0][j..j + n]);
                 // SAFETY: the array holds a vector.
@@ -691,7 +703,7 @@ impl<E: Element> Task for ShortRows<'_, E> {
             } else {
                 max
             };
-            far |= (u64::from(group.far(s, quotient)) & first_bits(n)) << j;
+            far |= (u64::from(far_from_zero::<E, S>(s, quotient, HOW == TEMPER)) & first_bits(n)) << j;
             let reference = reference::<E, S>(s, quotient);
             if n <= FEW {
                 let mut references = [E::ZERO; MAX_WIDTH];
@@ -714,16 +726,10 @@ impl<E: Element> Task for ShortRows<'_, E> {
                     let (x, kept) = (rows.x(0, j + i), rows.stored(j + i));
                     let out = if store && !kept.is_null() { kept } else { unkept.as_mut_ptr().cast() };
                     let magic = E::splat(s, lanes[i]);
-                    let before = Before::new(s, E::ZERO, group.heat(j + i));
-                    let (len, ahead) = (rows.len, rows.ahead);
+                    let heat = if HOW == TEMPER { group.heat(j + i) } else { None };
+                    let before = Before::new(s, E::ZERO, heat);
                     // SAFETY: as above; `unkept` has room for a block, a row's memory for a row.
-                    *sum = unsafe {
-                        if tempered {
-                            block_sum::<E, S, TEMPER>(s, x, len, before, magic, out, ahead)
-                        } else {
-                            block_sum::<E, S, PLAIN>(s, x, len, before, magic, out, ahead)
-                        }
-                    };
+                    *sum = unsafe { block_sum::<E, S, HOW>(s, x, rows.len, before, magic, out, rows.ahead) };
                 }
             }
             if n <= FEW {
@@ -794,11 +800,11 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd>(
     // SAFETY: the caller's promise.
     let max = unsafe { tile_max::<E, S>(s, x, len) };
     let tempered = group.tempered != 0;
-    let heat = group.heats(s, j);
-    let quotient = if tempered { E::mul(s, max, heat[0]) } else { max };
+    let quotient = if tempered { E::mul(s, max, group.heats(s, j)[0]) } else { max };
     let reference = reference::<E, S>(s, quotient);
     let magic = magic::<E, S>(s, reference);
     if tempered {
+        let heat = group.heats(s, j);
         for i in (0..len * E::WIDTH).step_by(E::WIDTH) {
             // SAFETY: `i + WIDTH <= len * WIDTH`.
             unsafe { E::store(s, exp_tempered::<E, S>(s, E::load(s, x.add(i)), heat, magic), e.add(i)) };
@@ -815,7 +821,9 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd>(
     Group::<E>::store(s, E::splat(s, E::ZERO), &mut group.shift, j);
     Group::<E>::store(s, reference, &mut group.reference, j);
     E::store_wide(s, sum, &mut group.hi, &mut group.lo, j);
-    u64::from(group.far(s, quotient) | !group.finite(s, j) & first_bits(E::WIDTH) as u32) << j
+    u64::from(
+        far_from_zero::<E, S>(s, quotient, tempered) | !group.finite(s, j) & first_bits(E::WIDTH) as u32,
+    ) << j
 }
 
 /// [`tile_sum`] for all tiles of a band; the exponentials replace the logits if `STORE`.

@@ -56,12 +56,13 @@ SIGNATURES = {
     "log_softmax_backward": "(grad, y, axis=None, *, temperature=1.0, out=None)",
     "cross_entropy": (
         "(logits, labels, *, axis=-1, class_weight=None, sample_weight=None, ignore_index=-100, "
-        "label_smoothing=0.0, reduction='mean', temperature=1.0, z_loss=0.0, dtype=None, out=None)"
+        "label_smoothing=0.0, reduction='mean', temperature=1.0, z_loss=0.0, where=None, "
+        "dtype=None, out=None)"
     ),
     "cross_entropy_value_and_grad": (
         "(logits, labels, *, axis=-1, class_weight=None, sample_weight=None, ignore_index=-100, "
-        "label_smoothing=0.0, reduction='mean', temperature=1.0, z_loss=0.0, dtype=None, "
-        "grad_output=None, grad_out=None)"
+        "label_smoothing=0.0, reduction='mean', temperature=1.0, z_loss=0.0, where=None, "
+        "dtype=None, grad_output=None, grad_out=None)"
     ),
     "cross_entropy_grad_hess": (
         "(scores, labels, *, sample_weight=None, hessian='exact', hess_scale=1.0, "
