@@ -435,14 +435,26 @@ pub(crate) unsafe fn classification_error_view<T: Float>(
         None => {
             let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
             run(&kernel, &plan(PerRow::Sums(&sums)));
-            match weights {
-                Some(weights) if reduction == Reduction::Mean => {
-                    sums.total().over(weight_of_counted(shape, labels, weights)).rounded()
-                }
-                _ => sums.total().reduced(reduction, count),
-            }
+            reduced_error(shape, &labels, weights, sums.total(), reduction, count)
         }
     })
+}
+
+/// The sum or the mean of the errors of `count` rows, from their sum.
+fn reduced_error(
+    shape: Shape,
+    labels: &Labels,
+    weights: Option<Weights>,
+    sum: Sum,
+    reduction: Reduction,
+    count: usize,
+) -> f64 {
+    match weights {
+        Some(weights) if reduction == Reduction::Mean => {
+            sum.over(weight_of_counted(shape, *labels, weights)).rounded()
+        }
+        _ => sum.reduced(reduction, count),
+    }
 }
 
 /// The sum of the weights of the rows that are not ignored.

@@ -78,6 +78,17 @@ macro_rules! by_dtype {
     };
 }
 
+/// Calls `$f` with an array and its format: `$half` for one of 16 bits, otherwise its dtype's own.
+macro_rules! by_format {
+    ($array:expr, $half:expr, $f:ident($py:expr $(, $arg:expr)*)) => {
+        match $half {
+            Some(format) => $f::<f32>($py, ($array, format) $(, $arg)*),
+            None if $array.type_num == FLOAT => $f::<f32>($py, ($array, Format::NATIVE) $(, $arg)*),
+            None => $f::<f64>($py, ($array, Format::NATIVE) $(, $arg)*),
+        }
+    };
+}
+
 // (Behind the macros that they use.)
 mod elementwise;
 mod evaluation;
@@ -362,6 +373,7 @@ macro_rules! output {
 
 // (Here, where they see the macros.)
 mod half;
+mod half_elementwise;
 mod masked;
 mod options;
 
@@ -504,6 +516,11 @@ fn new_rows<'py>(
         );
         Bound::from_owned_ptr_or_err(py, array)
     }
+}
+
+/// NumPy's number for `T`.
+fn number_of<T: Float>() -> c_int {
+    if size_of::<T>() == 4 { FLOAT } else { DOUBLE }
 }
 
 /// A NumPy scalar of the array's dtype.
@@ -1098,22 +1115,27 @@ fn classification_error(
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
 ) -> Answer {
-    let half = || half::classification_error(py, scores, labels, axis, ignore_index, reduction);
-    let x = float!(scores, if sample_weight.is_none() { half() } else { declined(py) });
+    let half =
+        || half::classification_error(py, scores, labels, axis, sample_weight, ignore_index, reduction);
+    let x = float!(scores, half());
     if axis.is_none() {
         return declined(py);
     }
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
-    let weights = if sample_weight.is_none() {
-        None
-    } else {
-        let fits = |w: &Array<'_>| w.type_num == DOUBLE && is_batch_of(w, &x, axis, false);
-        let weights = Array::new(sample_weight).filter(fits);
-        Some(plain!(py, weights.and_then(|weights| weights.row_view::<f64>(axis, false))))
-    };
+    let weights = plain!(py, weights_of(sample_weight, &x, axis));
     by_dtype!(x, classification_error_typed(py, &x, labels, axis, weights, ignore, how))
+}
+
+/// None, or a float64 array with a weight for each row.
+#[expect(clippy::option_option, reason = "declined, nothing or weights")]
+fn weights_of(object: Object<'_, '_>, x: &Array<'_>, axis: Axis) -> Option<Option<View<f64>>> {
+    if object.is_none() {
+        return Some(None);
+    }
+    let fits = |w: &Array<'_>| w.type_num == DOUBLE && is_batch_of(w, x, axis, false);
+    Array::new(object).filter(fits)?.row_view(axis, false).map(Some)
 }
 
 fn classification_error_typed<T: Float>(

@@ -55,6 +55,12 @@ impl<T: Float> Operand<T> {
         Operand { view: View { ptr, outer: 0, len: 1, inner: 0, fresh: false }, format }
     }
 
+    /// The array itself, where its elements are `T`.
+    pub(crate) fn native(&self) -> Option<View<T>> {
+        let View { ptr, outer, len, inner, fresh } = self.view;
+        self.format.native.then(|| View { ptr: ptr.cast(), outer, len, inner, fresh })
+    }
+
     /// The same row of neighbours for all rows.
     pub(crate) fn line(ptr: *mut u8, format: &'static Format<T>) -> Self {
         Self::flat(ptr, format)
@@ -1051,6 +1057,26 @@ impl<T: Float> Task for Put<'_, T> {
     fn run<S: Simd>(self, s: S) {
         put_per_row::<T::Ops, S>(s, self.per_row, self.inner, self.chunk, self.results, self.first);
     }
+}
+
+/// Copies rows of an operand into scratch memory: a view of the whole batch, of which only these rows exist. Those that
+/// lie side by side stay so.
+///
+/// # Safety
+/// The operand has these rows.
+pub(crate) unsafe fn stage_rows<T: Float>(
+    operand: &Operand<T>,
+    shape: Shape,
+    rows: Range<usize>,
+    scratch: &mut Scratch,
+) -> View<T> {
+    let (row, n, len) = (rows.start, rows.len(), shape.len);
+    let columns = n > 1 && side_by_side(&operand.view, shape, row, n);
+    let (lines, count) = if columns { (len, n) } else { (n, len) };
+    let frame = Frame { row, n, columns, step: count, lines, count };
+    let [block] = scratch.blocks(n * len);
+    (operand.format.stage)(&Piece::new(operand, shape, &frame, block));
+    frame.view(block, count as isize)
 }
 
 /// Copies `n` elements that follow one another into `block`.

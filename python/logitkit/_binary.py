@@ -9,7 +9,14 @@ import numpy as np
 from . import _logitkit_core as _core
 from ._front import front
 from ._normalize import _Loss, _value, _value_and_grad, loss_dtype, weights
-from ._operands import checked_reduction, plain, real_array, silent, work_dtype
+from ._operands import (
+    checked_reduction,
+    operand_dtype,
+    plain,
+    real_array,
+    silent,
+    work_dtype,
+)
 
 if TYPE_CHECKING:
     from ._types import Array, ArrayLike, DTypeLike, Floats, Scalar, ScalarOrFloats
@@ -263,15 +270,17 @@ def _binary(
             f"logits have shape {logits.shape}, but targets have shape {targets.shape}"
         )
     dtype = loss_dtype(dtype_, logits)
-    work = work_dtype(dtype)
+    work = operand_dtype(dtype, logits)
     # The compiled module converts integers and bool itself, piece by piece.
     integers = targets.dtype.kind in "biu"
-    t = plain(targets, targets.dtype.newbyteorder("=") if integers else work)
+    t = plain(
+        targets, targets.dtype.newbyteorder("=") if integers else operand_dtype(work, targets)
+    )
     x, t = np.atleast_1d(plain(logits, work)), np.atleast_1d(t)
     loss = _Loss(
         operands=(x, t),
         shape=logits.shape if reduction == "none" else (),
-        dtype=work,
+        dtype=work_dtype(dtype),
         grad_shape=logits.shape,
         grad_dtype=dtype,
         reduction=reduction,

@@ -187,8 +187,7 @@ def _grad_hess(
     grad, hess = _results(out, scores, dtype, order)
     labels = class_labels(labels, scores.shape[-1], None)
     if scores.size > 0:
-        work = max(work_dtype(result_dtype(scores)), dtype, key=lambda one: one.itemsize)
-        x = plain(scores, work)
+        x = plain(scores, dtype if dtype.itemsize == 8 else result_dtype(scores))
         options = (form, scale, floor, dtype == np.float32, order)
         computed = _core.cross_entropy_grad_hess(x, labels, weight, *options, (grad, hess))
         if computed is NotImplemented:

@@ -207,7 +207,7 @@ def _token_logprobs(
     logits, labels = real_array(logits_, "logits"), real_array(labels_, "labels")
     axis = class_axis(axis_, logits.ndim)
     ignore_index = checked_ignore_index(ignore_index_)
-    work = work_dtype(result_dtype(logits))
+    dtype = result_dtype(logits)
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
     if labels.dtype.kind == "b":
         raise TypeError("labels have dtype bool: expected integers")
@@ -219,8 +219,8 @@ def _token_logprobs(
     labels = class_labels(labels, logits.shape[axis], ignore_index)
     temperature = checked_temperature(temperature_, logits.shape, (axis,))
     if logits.size == 0:  # there are no rows, or no classes and nothing but ignored labels
-        return np.zeros(batch, work)[()], np.zeros(batch, np.bool_)[()]
-    logits = plain(logits, work)
+        return np.zeros(batch, work_dtype(dtype))[()], np.zeros(batch, np.bool_)[()]
+    logits = plain(logits, dtype)
     order = _memory_order(logits)
     rows = [i - (i > axis) for i in order if i != axis]
     operands = logits.transpose(order), labels.transpose(rows)
@@ -248,11 +248,11 @@ def _top_k_logprobs(
     if not 1 <= k <= classes:
         raise ValueError(f"k must be in [1, {classes}], from one to all classes; got {k}")
     temperature = checked_temperature(temperature_, logits.shape, (axis,))
-    work = work_dtype(result_dtype(logits))
+    dtype = result_dtype(logits)
     if logits.size == 0:  # there are no rows
         shape = (*logits.shape[:axis], k, *logits.shape[axis + 1 :])
-        return np.empty(shape, work), np.empty(shape, np.int64)
-    logits = plain(logits, work)
+        return np.empty(shape, work_dtype(dtype)), np.empty(shape, np.int64)
+    logits = plain(logits, dtype)
     order = _memory_order(logits)
     index = order.index(axis)
     heat = _rows(temperature, order, index)

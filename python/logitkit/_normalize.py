@@ -3,8 +3,8 @@
 The compiled module takes exact ndarrays, native float16, bfloat16, float32 or float64, with at
 least one dimension, one class axis and strides that fold into (outer, class, inner). Here lists,
 other dtypes, 0-d and empty arrays, several class axes and all other strides are brought into that
-form (16-bit ones as float32), or refused with a precise exception. Nothing is written to `out` or
-`grad_out` before every argument was checked.
+form (16-bit ones beside other dtypes as float32), or refused with a precise exception. Nothing is
+written to `out` or `grad_out` before every argument was checked.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ._operands import (
     class_labels,
     is_wide,
     number_array,
+    operand_dtype,
     plain,
     real_array,
     result_dtype,
@@ -198,8 +199,9 @@ def _along(
     # From here on every array has all axes, at least one.
     full = shape or (1,)
     kept = reduced_shape(full, axes, keepdims=True)
+    work = operand_dtype(dtype, *(one for name, one in arrays.items() if name != "temperature"))
     operands = [
-        plain(array, array.dtype if name == "temperature" else work_dtype(dtype)).reshape(
+        plain(array, array.dtype if name == "temperature" else work).reshape(
             kept if name in reduced else full
         )
         for name, array in arrays.items()
@@ -281,8 +283,7 @@ def normalize_with(
     kept = reduced_shape(full, axes, keepdims=True)
     target = _target(out, "out", x, x.shape, dtype)
 
-    # (A result of 16 bits is rounded from the same format only.)
-    lead = plain(x, dtype if x.dtype == dtype else work_dtype(dtype)).reshape(full)
+    lead = plain(x, operand_dtype(dtype, x)).reshape(full)
     lse = np.empty(kept, work_dtype(dtype))
     if x.size == 0:
         lse.fill(-np.inf)
@@ -425,7 +426,7 @@ def _with_options(
         rows = [one.squeeze(axis) if isinstance(one, np.ndarray) else one for one in rows]
     options = (
         rows[0],
-        checked_class_weight(class_weight, shape[axis], loss.operands[0].dtype),
+        checked_class_weight(class_weight, shape[axis], loss.dtype),
         rows[1],
         checked_number(label_smoothing, "label_smoothing", 1.0),
         checked_number(z_loss, "z_loss", math.inf),
@@ -517,7 +518,7 @@ def loss_dtype(dtype: Any, *operands: Array) -> np.dtype[Any]:
 def weights(
     weight_: object, name: str, lead: Array, lead_name: str, shape: tuple[int, ...]
 ) -> Array | None:
-    """Weights that broadcast to an operand, in its dtype and C order.
+    """Weights that broadcast to an operand, in C order and its dtype, or float32 if that is 16-bit.
 
     One number, or one for each place along the last axis, stay what they are: the compiled module
     repeats them. `lead` is the operand in at least one dimension, `shape` the one that it came in.
@@ -532,7 +533,7 @@ def weights(
             f"{name} has shape {weight.shape}, which does not broadcast to the shape {shape} "
             f"of {lead_name}"
         ) from None
-    weight = plain(weight, lead.dtype)
+    weight = plain(weight, operand_dtype(lead.dtype, weight))
     if weight.size == 1:
         return weight.reshape(1)
     if weight.size == weight.shape[-1] == shape[-1]:
@@ -556,7 +557,7 @@ def _classification(
     ignore_index = checked_ignore_index(ignore_index_)
     reduction = checked_reduction(reduction_)
     dtype = loss_dtype(dtype_, logits)
-    work = work_dtype(dtype)
+    work = operand_dtype(dtype, logits)
     batch = reduced_shape(logits.shape, (axis,), keepdims=False)
     if labels.dtype.kind == "b":
         raise TypeError("labels have dtype bool: expected integers, or probabilities as floats")
@@ -564,6 +565,7 @@ def _classification(
     if indices:
         labels = class_labels(labels, logits.shape[axis], ignore_index)
     elif labels.shape == logits.shape and name == "logits":
+        work = operand_dtype(dtype, logits, labels)
         labels = plain(labels, work)
     else:
         raise ValueError(
@@ -573,7 +575,7 @@ def _classification(
     loss = _Loss(
         operands=(plain(logits, work), labels),
         shape=batch if reduction == "none" else (),
-        dtype=work,
+        dtype=work_dtype(dtype),
         grad_shape=logits.shape,
         grad_dtype=dtype,
         reduction=reduction,
@@ -592,11 +594,11 @@ def _regression(pred_: object, target_: object, reduction_: object, dtype_: obje
     if pred.shape != target.shape:
         raise ValueError(f"pred has shape {pred.shape}, but target has shape {target.shape}")
     dtype = loss_dtype(dtype_, pred, target)
-    work = work_dtype(dtype)
+    work = operand_dtype(dtype, pred, target)
     return _Loss(
         operands=(np.atleast_1d(plain(pred, work)), np.atleast_1d(plain(target, work))),
         shape=pred.shape if reduction == "none" else (),
-        dtype=work,
+        dtype=work_dtype(dtype),
         grad_shape=pred.shape,
         grad_dtype=dtype,
         reduction=reduction,
@@ -663,7 +665,7 @@ def _checked_grad_output(grad_output: object, loss: _Loss) -> Array | float | No
             f"grad_output has shape {factor.shape}, which does not broadcast to the loss's "
             f"shape {loss.shape} (reduction={loss.reduction!r})"
         ) from None
-    return np.array(factor, loss.operands[0].dtype, order="C")  # aligned, whatever it was
+    return np.array(factor, loss.dtype, order="C")  # aligned, whatever it was
 
 
 # --- The call -----------------------------------------------------------------------------------

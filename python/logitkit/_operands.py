@@ -157,6 +157,15 @@ def work_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.itemsize > 2 else np.dtype(np.float32)
 
 
+def operand_dtype(dtype: np.dtype[Any], *arrays: Array) -> np.dtype[Any]:
+    """The dtype in which `arrays` go to the compiled module for a result of `dtype`.
+
+    It takes 16-bit operands as they are where all are of one type, and rounds to that type only.
+    """
+    same = all(result_dtype(array) == dtype for array in arrays)
+    return dtype if same else work_dtype(dtype)
+
+
 def plain(array: Array, dtype: np.dtype[Any]) -> Array:
     """`array` itself when it is aligned and of this native dtype, else a copy in K-order."""
     return array if array.dtype == dtype and array.flags.aligned else array.astype(dtype)

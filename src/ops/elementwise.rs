@@ -136,9 +136,9 @@ impl<T> Incoming<T> {
 /// A piece of the result, and how it is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Out<T> {
-    to: *mut T,
-    len: usize,
-    stream: bool,
+    pub(super) to: *mut T,
+    pub(super) len: usize,
+    pub(super) stream: bool,
 }
 
 impl<T: Float> Out<T> {

@@ -12,7 +12,7 @@ use crate::simd::dispatch;
 
 impl<T: Float> GradHess<T> {
     /// Whether results go past the caches: they are large, and not where the scores, or nothing yet, were.
-    fn streams(&self) -> bool {
+    pub(super) fn streams(&self) -> bool {
         let past = |to: *mut u8, fresh: bool, size: usize| {
             !fresh && self.shape.size() * size >= STREAM_BYTES && to != self.x.ptr.cast()
         };

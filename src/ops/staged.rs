@@ -1,12 +1,16 @@
 //! The operations on 16-bit numbers, and under masks: the same kernels, on rows that [`crate::stage`] copies.
 
+pub(crate) mod elementwise;
+pub(crate) mod evaluation;
+pub(crate) mod grad_hess;
+
 use super::{
-    FLAT_CLAIM, GradOutput, HUGE_PAGE, Normal, Options, Reduce, SERIAL, STREAM_BYTES, flat, squared_error,
-    touch_pages,
+    FLAT_CLAIM, GradOutput, HUGE_PAGE, Normal, Options, Reduce, SERIAL, STREAM_BYTES, flat, reduced_error,
+    squared_error, touch_pages,
 };
 use crate::error::Error;
 use crate::float::{Element, Float};
-use crate::kernels::classification_error::ClassificationError;
+use crate::kernels::classification_error::{ClassificationError, Weights};
 use crate::kernels::labels::Labels;
 use crate::kernels::log_softmax::{LogSoftmax, LogSoftmaxBackward};
 use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
@@ -432,11 +436,13 @@ pub(crate) unsafe fn classification_error<T: Float>(
     shape: Shape,
     x: Operand<T>,
     labels: Labels,
+    weights: Option<View<f64>>,
     reduction: Reduction,
     rows: Option<View<f64>>,
 ) -> Result<f64, Error> {
     let count = labels.check(shape.batch())?;
-    let kernel = ClassificationError::<T::Ops> { labels, weights: None, element: PhantomData };
+    let weights = weights.map(|view| Weights { view, inner: shape.inner });
+    let kernel = ClassificationError::<T::Ops> { labels, weights, element: PhantomData };
     let call = |per_row| {
         let results = Results::As(per_row);
         let call = Call { shape, x: &[x], rows: &[], out: None, results, mask: None, stream: false };
@@ -451,7 +457,7 @@ pub(crate) unsafe fn classification_error<T: Float>(
         None => {
             let sums = Sums::new(shape.batch().div_ceil(chunk_rows(shape)));
             call(PerRow::Sums(&sums));
-            sums.total().reduced(reduction, count)
+            reduced_error(shape, &labels, weights, sums.total(), reduction, count)
         }
     })
 }

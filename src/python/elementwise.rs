@@ -1,8 +1,8 @@
 //! Losses of values: weighted squared errors and binary cross-entropy.
 
 use super::{
-    Answer, Array, C_CONTIGUOUS, FLOAT, How, LossOut, Object, Sendable, compute, declined, flat_pair, pair,
-    reduction_of, scalar, size,
+    Answer, Array, C_CONTIGUOUS, FLOAT, How, LossOut, Object, Sendable, compute, declined, flat_pair,
+    half_elementwise as half, pair, reduction_of, scalar, size,
 };
 use crate::float::Float;
 use crate::kernels::labels::LabelType;
@@ -27,15 +27,19 @@ pub(super) fn cycle<'a, T: Float>(array: Array<'a>, x: &Array<'_>) -> Option<(Ar
 }
 
 /// Weights that broadcast to `x` as one number, one for each place along the last axis, or one for each element.
-fn cycle_of<'a, T: Float>(object: Object<'a, '_>, x: &Array<'_>) -> Option<(Array<'a>, Cycle<T>)> {
+pub(super) fn cycle_of<'a, T: Float>(object: Object<'a, '_>, x: &Array<'_>) -> Option<(Array<'a>, Cycle<T>)> {
     let array = Array::new(object)?;
+    if repeats_along(&array, x) { cycle(array, x) } else { None }
+}
+
+/// Whether there is one number, one for each place along the last axis of `x`, or one for each of its elements.
+pub(super) fn repeats_along(array: &Array<'_>, x: &Array<'_>) -> bool {
     let row = |n: npy_intp| n == 1 || x.dims.last() == Some(&n);
-    let fits = match array.dims {
+    match array.dims {
         [] => true,
         &[n] => row(n),
         dims => dims == x.dims,
-    };
-    if fits { cycle(array, x) } else { None }
+    }
 }
 
 /// [`cycle_of`], or nothing for None.
@@ -163,7 +167,9 @@ pub(super) fn weighted_mse_loss(
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let (p, t) = plain!(py, flat_pair(pred, target));
+    let Some((p, t)) = flat_pair(pred, target) else {
+        return half::weighted_mse_loss(py, pred, target, weight, reduction, out);
+    };
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, weighted_mse_typed(py, &p, &t, weight, how, out))
 }
@@ -199,7 +205,17 @@ pub(super) fn weighted_mse_loss_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let (p, t) = plain!(py, flat_pair(pred, target));
+    let Some((p, t)) = flat_pair(pred, target) else {
+        return half::weighted_mse_loss_value_and_grad(
+            py,
+            pred,
+            target,
+            weight,
+            reduction,
+            grad_output,
+            grad_out,
+        );
+    };
     let how = plain!(py, reduction_of(reduction));
     by_dtype!(p, weighted_mse_grad_typed(py, &p, &t, weight, how, grad_output, grad_out))
 }
@@ -229,9 +245,12 @@ pub(super) fn binary_cross_entropy_with_logits(
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let (x, t) = plain!(py, flat_targets(logits, targets));
+    let weights = [pos_weight, weight];
+    let Some((x, t)) = flat_targets(logits, targets) else {
+        return half::binary_cross_entropy(py, logits, targets, weights, reduction, out);
+    };
     let how = plain!(py, reduction_of(reduction));
-    by_dtype!(x, binary_typed(py, &x, &t, [pos_weight, weight], how, out))
+    by_dtype!(x, binary_typed(py, &x, &t, weights, how, out))
 }
 
 fn binary_typed<T: Float>(
@@ -256,7 +275,7 @@ fn flat_targets<'a>(logits: Object<'a, '_>, targets: Object<'a, '_>) -> Option<(
 }
 
 /// The type of integer targets; bool is stored as 0 and 1.
-fn target_type(t: &Array<'_>) -> Option<LabelType> {
+pub(super) fn target_type(t: &Array<'_>) -> Option<LabelType> {
     if t.type_num == BOOL { Some(LabelType::U8) } else { t.label_type() }
 }
 
@@ -293,9 +312,20 @@ pub(super) fn binary_cross_entropy_with_logits_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let (x, t) = plain!(py, flat_targets(logits, targets));
+    let weights = [pos_weight, weight];
+    let Some((x, t)) = flat_targets(logits, targets) else {
+        return half::binary_cross_entropy_value_and_grad(
+            py,
+            logits,
+            targets,
+            weights,
+            reduction,
+            grad_output,
+            grad_out,
+        );
+    };
     let how = plain!(py, reduction_of(reduction));
-    by_dtype!(x, binary_grad_typed(py, &x, &t, [pos_weight, weight], how, grad_output, grad_out))
+    by_dtype!(x, binary_grad_typed(py, &x, &t, weights, how, grad_output, grad_out))
 }
 
 fn binary_grad_typed<T: Float>(

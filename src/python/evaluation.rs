@@ -1,13 +1,16 @@
 //! Evaluation: log-probabilities of labels, the best classes.
 
+use super::half::float_or_half;
 use super::options::temperature_of;
 use super::{
     Answer, Array, Axis, C_CONTIGUOUS, F_CONTIGUOUS, FLOAT, Object, Target, axis_of, compute, declined,
-    ignored, label_error, new_rows, pair,
+    ignored, label_error, new_rows, number_of, pair,
 };
 use crate::float::Float;
 use crate::kernels::temperature::Temperature;
 use crate::ops::evaluation::{token_logprobs_view, top_k_logprobs_view};
+use crate::ops::staged;
+use crate::stage::Format;
 use numpy::npyffi::{NpyTypes, PY_ARRAY_API, get_type_object, npy_intp};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
@@ -28,30 +31,30 @@ pub(super) fn token_logprobs(
     temperature: Object<'_, '_>,
     ignore_index: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits));
+    let (x, half) = plain!(py, float_or_half(logits));
     if axis.is_none() {
         return declined(py);
     }
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let temperature = plain!(py, temperature_of(temperature, &x, axis, &py.None().into_bound(py)));
-    by_dtype!(x, token_logprobs_typed(py, &x, labels, axis, temperature, ignore))
+    by_format!(&x, half, token_logprobs_typed(py, labels, axis, temperature, ignore))
 }
 
 fn token_logprobs_typed<T: Float>(
     py: Python<'_>,
-    x: &Array<'_>,
+    (x, format): (&Array<'_>, &'static Format<T>),
     labels: Object<'_, '_>,
     axis: Axis,
     temperature: Temperature,
     ignore: Option<i64>,
 ) -> Answer {
     let shape = x.shape(axis);
-    let from = plain!(py, x.view::<T>(axis));
+    let from = plain!(py, x.operand(axis, format));
     let Target::<T>::Classes(labels, _) = plain!(py, Target::new(labels, x, axis, ignore)) else {
         return declined(py);
     };
-    let logprobs = new_rows(py, x, axis, false, x.type_num)?;
+    let logprobs = new_rows(py, x, axis, false, number_of::<T>())?;
     let is_argmax = new_rows(py, x, axis, false, BOOL)?;
     let to = plain!(py, Array::new(&logprobs).and_then(|array| array.row_view::<T>(axis, false)));
     let bytes = Array::new(&is_argmax).map(|array| Array { type_num: UBYTE, ..array });
@@ -59,7 +62,12 @@ fn token_logprobs_typed<T: Float>(
     let result = compute(py, shape.size(), || {
         let (to, bytes, temperature) = (to, bytes, temperature);
         // SAFETY: views of nonempty arrays of matching shapes; the results are new.
-        unsafe { token_logprobs_view(shape, from, labels, temperature, to, bytes) }
+        unsafe {
+            match from.native() {
+                Some(from) => token_logprobs_view(shape, from, labels, temperature, to, bytes),
+                None => staged::evaluation::token_logprobs(shape, from, labels, temperature, to, bytes),
+            }
+        }
     });
     result.map_err(|error| label_error(&error, x, axis, ignore))?;
     if x.dims.len() > 1 {
@@ -108,7 +116,7 @@ pub(super) fn top_k_logprobs(
     axis: Object<'_, '_>,
     temperature: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(logits));
+    let (x, half) = plain!(py, float_or_half(logits));
     let axis = match axis_of(axis, &x) {
         Some(Axis::At(at)) if !axis.is_none() => at,
         _ => return declined(py),
@@ -119,26 +127,31 @@ pub(super) fn top_k_logprobs(
     }
     let none = py.None().into_bound(py);
     let temperature = plain!(py, temperature_of(temperature, &x, Axis::At(axis), &none));
-    by_dtype!(x, top_k_logprobs_typed(py, &x, k, axis, temperature))
+    by_format!(&x, half, top_k_logprobs_typed(py, k, axis, temperature))
 }
 
 fn top_k_logprobs_typed<T: Float>(
     py: Python<'_>,
-    x: &Array<'_>,
+    (x, format): (&Array<'_>, &'static Format<T>),
     k: usize,
     at: usize,
     temperature: Temperature,
 ) -> Answer {
     let axis = Axis::At(at);
     let shape = x.shape(axis);
-    let from = plain!(py, x.view::<T>(axis));
-    let (values, indices) = (new_top(py, x, at, k, x.type_num)?, new_top(py, x, at, k, INDEX)?);
+    let from = plain!(py, x.operand(axis, format));
+    let (values, indices) = (new_top(py, x, at, k, number_of::<T>())?, new_top(py, x, at, k, INDEX)?);
     let to = plain!(py, Array::new(&values).and_then(|array| array.view::<T>(axis)));
     let classes = plain!(py, Array::new(&indices).and_then(|array| array.view::<i64>(axis)));
     compute(py, shape.size(), || {
         let (to, classes, temperature) = (to, classes, temperature);
         // SAFETY: a view of a nonempty array and views of new ones of this shape with `1 <= k <= len` classes.
-        unsafe { top_k_logprobs_view(shape, k, from, temperature, to, classes) };
+        unsafe {
+            match from.native() {
+                Some(from) => top_k_logprobs_view(shape, k, from, temperature, to, classes),
+                None => staged::evaluation::top_k_logprobs(shape, k, from, temperature, to, classes),
+            }
+        }
     });
     pair(py, values.unbind(), indices)
 }

@@ -1,14 +1,17 @@
 //! Gradient and diagonal Hessian of cross-entropy for arrays: dtypes, memory order and overlap of two results.
 #![expect(unsafe_code, reason = "NumPy's C interface; the kernels take pointers")]
 
+use super::half::float_or_half;
 use super::{
-    Answer, Array, Axis, DOUBLE, FLOAT, Object, Sendable, Target, compute, declined, is_batch_of, label_error,
+    Answer, Array, Axis, DOUBLE, FLOAT, Object, Sendable, Target, compute, declined, is_batch_of,
+    label_error, number_of,
 };
 use crate::float::{Element, Float};
 use crate::kernels::grad_hess::{GradHess, Hessian, Results, Weights};
 use crate::kernels::labels::{LabelType, Labels};
-use crate::ops::grad_hess_view;
+use crate::ops::{grad_hess_view, staged};
 use crate::shape::{Shape, View};
+use crate::stage::Format;
 use numpy::npyffi::{NPY_ORDER, PY_ARRAY_API};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyString, PyTuple};
@@ -144,7 +147,7 @@ pub(super) fn cross_entropy_grad_hess(
     order: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(scores));
+    let (x, half) = plain!(py, float_or_half(scores));
     let options = Options {
         weight: sample_weight,
         hessian: plain!(py, hessian_of(hessian)),
@@ -155,10 +158,10 @@ pub(super) fn cross_entropy_grad_hess(
         out: plain!(py, pair_of(out)),
     };
     // A wider result has the scores widened first.
-    if x.dims.is_empty() || x.type_num == FLOAT && options.type_num == DOUBLE {
+    if x.dims.is_empty() || x.type_num != DOUBLE && options.type_num == DOUBLE {
         return declined(py);
     }
-    by_dtype!(x, typed(py, &x, labels, &options))
+    by_format!(&x, half, typed(py, labels, &options))
 }
 
 struct Options<'a, 'py> {
@@ -174,13 +177,14 @@ struct Options<'a, 'py> {
 
 fn typed<T: Float>(
     py: Python<'_>,
-    x: &Array<'_>,
+    (x, format): (&Array<'_>, &'static Format<T>),
     labels: Object<'_, '_>,
     options: &Options<'_, '_>,
 ) -> Answer {
     let axis = Axis::At(x.dims.len() - 1);
     let shape: Shape = x.shape(axis);
-    let from = plain!(py, x.view::<T>(axis));
+    let operand = plain!(py, x.operand(axis, format));
+    let native = operand.native();
     let mut converted = Vec::new();
     let label_view = plain!(py, labels_of::<T>(py, labels, x, axis, &mut converted));
     let (weights, weight_array) = plain!(py, weights_of(options.weight, x, axis));
@@ -193,8 +197,9 @@ fn typed<T: Float>(
     let [grad, hess] = [plain!(py, Array::new(&results[0])), plain!(py, Array::new(&results[1]))];
     let labels_array = plain!(py, Array::new(labels));
     for out in [&grad, &hess] {
-        let apart =
-            out.is_apart(&labels_array) && weight_array.as_ref().is_none_or(|weight| out.is_apart(weight));
+        let apart = out.is_apart(&labels_array)
+            && weight_array.as_ref().is_none_or(|weight| out.is_apart(weight))
+            && (native.is_some() || out.is_apart(x));
         if !apart || out.type_num != options.type_num || out.dims != x.dims || out.output(&[x]).is_none() {
             return declined(py);
         }
@@ -202,7 +207,7 @@ fn typed<T: Float>(
     if !grad.is_apart(&hess) {
         return declined(py);
     }
-    let results_at = if options.type_num == x.type_num {
+    let results_at = if options.type_num == number_of::<T>() {
         let to = |out: &Array<'_>| out.view::<T>(axis).map(|view| View { fresh, ..view });
         Results::Same([plain!(py, to(&grad)), plain!(py, to(&hess))])
     } else {
@@ -211,7 +216,8 @@ fn typed<T: Float>(
     };
     let call = GradHess {
         shape,
-        x: from,
+        // (Staged scores take its place.)
+        x: native.unwrap_or(View::contiguous(std::ptr::null_mut(), shape)),
         labels: label_view,
         weights,
         hessian: options.hessian,
@@ -221,7 +227,12 @@ fn typed<T: Float>(
         stream: false,
     };
     // SAFETY: views of nonempty arrays of matching shapes along the last axis; the results are checked or new.
-    let result = compute(py, shape.size(), || unsafe { grad_hess_view(call) });
+    let result = compute(py, shape.size(), || unsafe {
+        match native {
+            Some(_) => grad_hess_view(call),
+            None => staged::grad_hess::grad_hess(operand, call),
+        }
+    });
     result.map_err(|error| label_error(&error, x, axis, None))?;
     Ok(PyTuple::new(py, results)?.into_any().unbind())
 }

@@ -6,7 +6,7 @@ use super::options::{is_apart, options_of};
 use super::{
     Answer, Array, Axis, C_CONTIGUOUS, DOUBLE, FLOAT, HALF, How, LossOut, Object, Sendable, Target, USER,
     axis_both, axis_of, compute, declined, flag, grad_output_of, ignored, is_batch_of, label_error, new_rows,
-    pair, reduction_of, scalar, size,
+    pair, reduction_of, scalar, size, weights_of,
 };
 use crate::float::Float;
 use crate::ops::staged::{self, Factors, Squared, StagedTargets};
@@ -40,6 +40,14 @@ pub(super) fn half<'a>(object: Object<'a, '_>) -> Option<(Array<'a>, &'static Fo
     Some((array, format))
 }
 
+/// A nonempty array of float32 or float64, or of 16 bits with its format.
+pub(super) fn float_or_half<'a>(object: Object<'a, '_>) -> Option<(Array<'a>, Option<&'static Format<f32>>)> {
+    match Array::float(object) {
+        Some(array) => Some((array, None)),
+        None => half(object).map(|(array, format)| (array, Some(format))),
+    }
+}
+
 /// Whether the array's type is bfloat16. NumPy has none of its own; whoever registers one chooses its number.
 #[cold]
 fn is_bfloat16(array: Object<'_, '_>) -> PyResult<bool> {
@@ -67,12 +75,12 @@ impl Array<'_> {
     }
 
     /// A C-contiguous array as an operand.
-    fn flat<T: Float>(&self, format: &'static Format<T>) -> Operand<T> {
+    pub(super) fn flat<T: Float>(&self, format: &'static Format<T>) -> Operand<T> {
         Operand::flat(self.data, format)
     }
 
     /// The same array as if 16-bit elements were float32, for what the losses of its rows are.
-    fn wide(&self) -> Self {
+    pub(super) fn wide(&self) -> Self {
         Array { type_num: if self.type_num == DOUBLE { DOUBLE } else { FLOAT }, ..*self }
     }
 }
@@ -404,6 +412,7 @@ pub(super) fn classification_error(
     scores: Object<'_, '_>,
     labels: Object<'_, '_>,
     axis: Object<'_, '_>,
+    sample_weight: Object<'_, '_>,
     ignore_index: Object<'_, '_>,
     reduction: Object<'_, '_>,
 ) -> Answer {
@@ -413,6 +422,7 @@ pub(super) fn classification_error(
         plain!(py, Loss::new(plain!(py, half(scores)), &arguments, None, &none));
     let Target::Classes(labels, _) = target else { return declined(py) };
     let (shape, from) = (x.shape(axis), plain!(py, x.operand(axis, format)));
+    let weights = plain!(py, weights_of(sample_weight, &x, axis));
     let (reduction, rows) = match how {
         How::One(reduction) => (reduction, None),
         How::Each if x.dims.len() == 1 => (Reduction::Sum, None),
@@ -424,7 +434,7 @@ pub(super) fn classification_error(
     };
     // SAFETY: views of arrays of matching shapes; the output is new.
     let result = compute(py, shape.size(), || unsafe {
-        staged::classification_error(shape, from, labels, reduction, view)
+        staged::classification_error(shape, from, labels, weights, reduction, view)
     });
     let error = result.map_err(|error| label_error(&error, &x, axis, ignore))?;
     match rows {
@@ -434,7 +444,7 @@ pub(super) fn classification_error(
 }
 
 /// Two C-contiguous arrays of one shape and dtype of 16 bits.
-fn flat_pair<'a>(
+pub(super) fn flat_pair<'a>(
     a: Object<'a, '_>,
     b: Object<'a, '_>,
 ) -> Option<(Array<'a>, Array<'a>, &'static Format<f32>)> {
@@ -493,7 +503,7 @@ pub(super) fn mse_loss(
 }
 
 /// A new float32 array of the shape of `x`, in C order.
-fn losses<'py>(py: Python<'py>, x: &Array<'_>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn losses<'py>(py: Python<'py>, x: &Array<'_>) -> PyResult<Bound<'py, PyAny>> {
     // One row more, which the class axis takes away.
     let dims: Vec<_> = x.dims.iter().copied().chain([1]).collect();
     let like = Array { dims: &dims, flags: C_CONTIGUOUS, ..*x };

@@ -2,7 +2,7 @@
 //! arrays of the batch shape, class weights as an array of the logits' dtype.
 #![expect(unsafe_code, reason = "the kernels take pointers")]
 
-use super::half::{self, Arguments, half};
+use super::half::{self, Arguments, float_or_half, half};
 use super::masked::mask_of;
 use super::{
     Answer, Array, Axis, DOUBLE, FLOAT, Object, Options, Sendable, View, axis_both, axis_of, compute,
@@ -206,32 +206,37 @@ pub(super) fn backward(
     temperature: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let y = plain!(py, Array::float(y));
+    let (y, half) = plain!(py, float_or_half(y));
     let grad = plain!(py, y.same(grad));
     let axis = plain!(py, axis_both(axis, &y, &grad));
     let which = if plain!(py, flag(log)) { Normal::LogSoftmax } else { Normal::Softmax };
     let temperature = plain!(py, temperature_of(temperature, &y, axis, out));
-    by_dtype!(y, backward_typed(py, &grad, &y, axis, which, temperature, out))
+    by_format!(&y, half, backward_typed(py, &grad, axis, which, temperature, out))
 }
 
 fn backward_typed<T: Float>(
     py: Python<'_>,
+    (y, format): (&Array<'_>, &'static Format<T>),
     grad: &Array<'_>,
-    y: &Array<'_>,
     axis: Axis,
     which: Normal,
     temperature: Temperature,
     out: Object<'_, '_>,
 ) -> Answer {
     let shape = y.shape(axis);
-    let (g, from) = (plain!(py, grad.view::<T>(axis)), plain!(py, y.view::<T>(axis)));
+    let (g, from) = (plain!(py, grad.operand(axis, format)), plain!(py, y.operand(axis, format)));
     let fresh = out.is_none();
     let out = output!(py, y, out, &[grad, y]);
-    let to = View { fresh, ..plain!(py, Array::new(&out).and_then(|out| out.view::<T>(axis))) };
+    let mut to = plain!(py, Array::new(&out).and_then(|out| out.operand(axis, format)));
+    to.view.fresh = fresh;
     let temperature = Sendable(temperature);
     // SAFETY: views of nonempty arrays of one shape; the output is checked.
     compute(py, shape.size(), || unsafe {
-        ops::backward_view(shape, g, from, to, which, { temperature }.0);
+        let temperature = { temperature }.0;
+        match (g.native(), from.native(), to.native()) {
+            (Some(g), Some(from), Some(to)) => ops::backward_view(shape, g, from, to, which, temperature),
+            _ => staged::backward(shape, g, from, to, which, temperature),
+        }
     });
     Ok(out.unbind())
 }

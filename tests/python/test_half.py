@@ -62,9 +62,12 @@ LARGE: list[tuple[tuple[int, ...], int]] = [
 
 KEPT = {"softmax", "log_softmax", "logsumexp", "softmax_whole", "logsumexp_whole"}
 KEPT |= {"softmax_backward", "log_softmax_backward", "logsumexp_backward"}
+KEPT |= {"softmax_tempered", "log_softmax_tempered", "softmax_backward_tempered"}
+KEPT |= {"softmax_where", "logsumexp_where"}
 """Operations whose first result has the dtype of the operands; the others' is a loss."""
 
 WIDE = {"token_logprobs", "top_k_logprobs", "top_half_logprobs", "cross_entropy_grad_hess"}
+WIDE |= {"log_softmax_half", "cross_entropy_half"}
 """Operations none of whose results has the dtype of the operands."""
 
 
@@ -109,6 +112,8 @@ def expected(name: str, wide: Batch, half: Any) -> tuple[Any, ...]:
     if name in WIDE:
         return operations.ALL[name](wide)
     first, *grads = operations.ALL[name](wide)
+    if name == "softmax_tempered":
+        return (rounded(first, half), *grads)  # logsumexp is float32
     return (rounded(first, half) if name in KEPT else first, *(rounded(g, half) for g in grads))
 
 
