@@ -52,8 +52,9 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 TOLERANCES = {
     "float32": (1e-4, 1e-5),
     "float64": (1e-9, 1e-11),
-    # Others round a log-probability to 16 bits before they take its exponential.
-    "float16": (2e-2, 2e-3),
+    # Others round a log-probability to 16 bits before they take its exponential, and the
+    # gradients of many rows are subnormal in float16.
+    "float16": (2e-2, 1e-2),
     "bfloat16": (1e-1, 1e-2),
 }
 """How far a number may be from ours: relative, and as a share of the largest one."""

@@ -276,6 +276,28 @@ class Jax(compare_peers.Jax):
         function, arrays = self._loss_with(d, option)
         return self._compile_pair(function, *arrays)
 
+    def classification_error_with(self, d: Data, option: str) -> Run | None:
+        if option != "sample_weight":
+            return None
+
+        def function(x: Any, labels: Any, weight: Any) -> Any:
+            return self.jnp.average(self.jnp.argmax(x, axis=1) != labels, weights=weight)
+
+        return self._compile(function, d.x, d.labels.astype(np.int32), d.sample_weight)
+
+    def _mse_with_weight(self, x: Any, target: Any, weight: Any) -> Any:
+        return self.jnp.average(self.jnp.square(x - target), weights=weight)
+
+    def mse_loss_with(self, d: Data, option: str) -> Run | None:
+        if option != "weight":
+            return None
+        return self._compile(self._mse_with_weight, d.x, d.g, d.weights)
+
+    def mse_loss_value_and_grad_with(self, d: Data, option: str) -> Run | None:
+        if option != "weight":
+            return None
+        return self._compile_pair(self._mse_with_weight, d.x, d.g, d.weights)
+
     def _binary(self, x: Any, target: Any) -> Any:
         """In the form of optax."""
         log_sigmoid = self.jax.nn.log_sigmoid
