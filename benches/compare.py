@@ -9,7 +9,10 @@ libraries that cannot do the latter are left out there.
 
 Without options everything is measured on all CPUs, and what is in cache a second time on one,
 by a process of its own: libraries read their number of threads when they are imported. The
-targets are in compare_targets.py.
+targets are in compare_targets.py; `--section` picks parts of them by their names there, such as
+the options, float16 and bfloat16, and the functions beyond the normalisations:
+
+    python benches/compare.py --section 'options|16 bit|functions'
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ if TYPE_CHECKING:  # NumPy and what builds on it read the thread settings when f
     from collections.abc import Callable, Sequence
 
     from compare_cases import Case, Data
+    from compare_functions import Logitkit
     from compare_limits import Limits
-    from compare_peers import Logitkit, Peer, Run
+    from compare_peers import Peer, Run
     from compare_report import Report, Row
     from compare_targets import Outcome
     from compare_timing import Effort
@@ -44,6 +48,16 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NPROC",  # the size of JAX's pool
 )
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+TOLERANCES = {
+    "float32": (1e-4, 1e-5),
+    "float64": (1e-9, 1e-11),
+    # Others round a log-probability to 16 bits before they take its exponential, and the
+    # gradients of many rows are subnormal in float16.
+    "float16": (2e-2, 1e-2),
+    "bfloat16": (1e-1, 1e-2),
+}
+"""How far a number may be from ours: relative, and as a share of the largest one."""
 HOPELESS = 20
 """A library that takes this many times as long as ours is timed in the fewest rounds."""
 MOST_ATTEMPTS = 3
@@ -82,7 +96,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="run everything once at tiny sizes; fail if a library's numbers are not ours",
     )
-    parser.add_argument("--dtype", choices=("float32", "float64"), help="default: both")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: all")
     parser.add_argument(
         "--threads",
         metavar="N",
@@ -189,7 +203,7 @@ def disagreement(ours: list[NDArray[Any]], theirs: list[NDArray[Any]], dtype: An
     """None if the numbers agree up to what rounding explains, else where they do not."""
     import numpy as np
 
-    relative, absolute = (1e-4, 1e-5) if np.dtype(dtype) == np.float32 else (1e-9, 1e-11)
+    relative, absolute = TOLERANCES[np.dtype(dtype).name]
     if len(ours) != len(theirs):
         return f"{len(theirs)} results where ours has {len(ours)}"
     for mine, other in zip(ours, theirs, strict=True):
@@ -360,8 +374,9 @@ def start_report(
     import platform
     from datetime import datetime, timezone
 
+    from compare_cases import HAS_BFLOAT16
+    from compare_functions import Logitkit, installed_peers
     from compare_limits import Limits
-    from compare_peers import Logitkit, installed_peers
     from compare_report import Report, heading
 
     try:
@@ -379,7 +394,7 @@ def start_report(
             "busy_at_start": busy_at_start,
             "threads": threads,
             "thread_control": how,
-            "dtype": options.dtype or "float32, float64",
+            "dtype": options.dtype or ", ".join(DTYPES),
             "simd_level": ours.lk.simd_level(),
             "effort": effort,
             "versions": {
@@ -387,6 +402,7 @@ def start_report(
                 **{peer.name: peer.version for peer in (ours, *peers)},
             },
             "missing_peers": missing,
+            "has_bfloat16": HAS_BFLOAT16,
             "missing_loops": limits.missing,
         },
         peers=[peer.name for peer in peers],

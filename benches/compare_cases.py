@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compare_targets import Goal
     from numpy.typing import NDArray
 
@@ -36,17 +39,23 @@ class Operation:
         a row, or one number.
     exponential : bool
         Whether it needs the exponential of every element.
+    writes : int
+        How many arrays of the full size it returns, if any.
+    has_out : bool
+        Whether a result that is an array can go to one of the caller.
     """
 
     name: str
     reads: int
     result: str
     exponential: bool
+    writes: int = 1
+    has_out: bool = True
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """`out` is a row of its own wherever the result is an array."""
-        return ("fresh",) if self.result == "scalar" else ("fresh", "out")
+        """`out` is a row of its own wherever the result is an array and may be the caller's."""
+        return ("fresh", "out") if self.result != "scalar" and self.has_out else ("fresh",)
 
 
 OPERATIONS = {
@@ -66,6 +75,115 @@ OPERATIONS = {
 }
 
 
+FUNCTIONS = {
+    operation.name: operation
+    for operation in (
+        Operation("binary_cross_entropy_with_logits", reads=2, result="scalar", exponential=True),
+        Operation(
+            "binary_cross_entropy_with_logits_value_and_grad",
+            reads=2,
+            result="full",
+            exponential=True,
+        ),
+        Operation("log_loss", reads=1, result="scalar", exponential=False),
+        Operation("cross_entropy_grad_hess", reads=1, result="full", exponential=True, writes=2),
+        Operation("token_logprobs", reads=1, result="rows", exponential=True, has_out=False),
+        Operation("top_k_logprobs", reads=1, result="rows", exponential=True, has_out=False),
+    )
+}
+"""Operations that are measured at the shapes of their own users only."""
+
+TEMPERATURE = 0.7
+LABEL_SMOOTHING = 0.1
+Z_LOSS = 1e-4
+TOP_K = 10
+HESS_FLOOR = 1e-16
+"""The least entry of the Hessian in XGBoost's own objective."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an operation is asked for beyond its plain call.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the labels: that of the keyword, where there is one.
+    operations : tuple of str
+        The operations that are measured with it.
+    brings : {"nothing", "rows", "mask", "full"}
+        The size of the array that it adds to the traffic: one number a row, one byte or one
+        number an element.
+    arguments : callable
+        The keyword arguments of logitkit for it.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    brings: str
+    arguments: Callable[[Data], dict[str, Any]]
+
+    def share(self, layout: Layout) -> float:
+        """The bytes that it brings, in arrays of the size of the logits."""
+        shares = {
+            "nothing": 0.0,
+            "rows": 1 / layout.classes,
+            "mask": layout.size / layout.nbytes,
+            "full": 1.0,
+        }
+        return shares[self.brings]
+
+
+_CROSS_ENTROPY = ("cross_entropy", "cross_entropy_value_and_grad")
+
+OPTIONS = (
+    Option("class_weight", _CROSS_ENTROPY, "nothing", lambda d: {"class_weight": d.class_weight}),
+    Option(
+        "sample_weight",
+        (*_CROSS_ENTROPY, "classification_error"),
+        "rows",
+        lambda d: {"sample_weight": d.sample_weight},
+    ),
+    Option(
+        "label_smoothing",
+        _CROSS_ENTROPY,
+        "nothing",
+        lambda _: {"label_smoothing": LABEL_SMOOTHING},
+    ),
+    Option("z_loss", _CROSS_ENTROPY, "nothing", lambda _: {"z_loss": Z_LOSS}),
+    Option(
+        "temperature",
+        (*_CROSS_ENTROPY, "softmax"),
+        "nothing",
+        lambda _: {"temperature": TEMPERATURE},
+    ),
+    Option("probabilities", _CROSS_ENTROPY, "full", lambda d: {"labels": d.shares}),
+    Option("return_lse", ("softmax",), "rows", lambda _: {"return_lse": True}),
+    Option("where", ("softmax", "logsumexp"), "mask", lambda d: {"where": d.mask}),
+    Option("b", ("logsumexp",), "full", lambda d: {"b": d.weights}),
+    Option(
+        "weight",
+        ("mse_loss", "mse_loss_value_and_grad"),
+        "full",
+        lambda d: {"weight": d.weights},
+    ),
+)
+
+
+HAS_BFLOAT16 = find_spec("ml_dtypes") is not None
+"""Whether there is a package that gives NumPy this type."""
+
+
+def number_type(name: str) -> np.dtype[Any]:
+    """The dtype of this name; that of bfloat16 comes from ``ml_dtypes``."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    return np.dtype(name)
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the logits lie in memory.
@@ -74,7 +192,7 @@ class Layout:
     ----------
     shape : tuple of int
         Their shape.
-    dtype : {"float32", "float64"}
+    dtype : {"float32", "float64", "float16", "bfloat16"}
         Their type.
     axis : int
         The class axis.
@@ -100,7 +218,12 @@ class Layout:
     @property
     def nbytes(self) -> int:
         """The size of one array in bytes."""
-        return self.size * np.dtype(self.dtype).itemsize
+        return self.size * (2 if self.is_half else np.dtype(self.dtype).itemsize)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether an element has 16 bits."""
+        return self.dtype in ("float16", "bfloat16")
 
     @property
     def title(self) -> str:
@@ -143,9 +266,12 @@ class Case:
         Whether libraries that return new arrays only compete with those in an `out` row.
     rivals : tuple of str
         Other ways of calling logitkit that are timed beside it: "contiguous", the same on
-        `Layout.contiguous`, and "one thread".
+        `Layout.contiguous`, "one thread", "float32", the same on numbers of 32 bits, and "plain",
+        without the option.
     busy : bool
         Whether another process keeps a CPU busy meanwhile.
+    option : Option, optional
+        What is asked for beyond the plain call.
     """
 
     operation: Operation
@@ -157,6 +283,17 @@ class Case:
     fresh_peers: bool = False
     rivals: tuple[str, ...] = ()
     busy: bool = False
+    option: Option | None = None
+
+    @property
+    def title(self) -> str:
+        """The operation, and what is asked of it."""
+        return f"{self.operation.name}, {self.option.name}" if self.option else self.operation.name
+
+    @property
+    def brings(self) -> float:
+        """The bytes that its option brings, in arrays of the size of the logits."""
+        return self.option.share(self.layout) if self.option else 0.0
 
     @property
     def label(self) -> str:
@@ -166,6 +303,7 @@ class Case:
         parts += [layout.dtype] if layout.dtype != "float32" else []
         parts += [f"axis{layout.axis}"] if layout.axis != 1 else []
         parts += ["fortran"] if layout.order == "F" else []
+        parts += [self.option.name] if self.option else []
         parts += ["busy"] if self.busy else []
         return "/".join(parts)
 
@@ -220,7 +358,7 @@ class Data:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.dtype = np.dtype(layout.dtype)
+        self.dtype = number_type(layout.dtype)
         self.axis = layout.axis
         self.classes = layout.classes
         self.batch_shape = layout.shape[: self.axis] + layout.shape[self.axis + 1 :]
@@ -238,14 +376,66 @@ class Data:
 
     def _normal(self, deviation: float) -> NDArray[Any]:
         array = self._empty()
-        self._random.standard_normal(out=flat(array), dtype=self.dtype)
-        array *= deviation
+        if self.layout.is_half:
+            drawn = self._random.standard_normal(array.size, dtype=np.float32)
+            drawn *= deviation
+            flat(array)[:] = drawn
+        else:
+            self._random.standard_normal(out=flat(array), dtype=self.dtype)
+            array *= deviation
+        return array
+
+    def _around_one(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Fill it with random numbers between 0.5 and 1.5."""
+        self._random.random(out=flat(array), dtype=self.dtype)
+        array += 0.5
         return array
 
     @cached_property
     def contiguous(self) -> Data:
         """Arrays of the same size whose rows are contiguous."""
         return Data(self.layout.contiguous())
+
+    @cached_property
+    def single(self) -> Data:
+        """The same shape in float32."""
+        return Data(replace(self.layout, dtype="float32"))
+
+    @cached_property
+    def weights(self) -> NDArray[Any]:
+        """A positive weight for each element."""
+        return self._around_one(self._empty())
+
+    @cached_property
+    def shares(self) -> NDArray[Any]:
+        """Probabilities, all of about the same size; also the labels that are probabilities."""
+        shares = self._around_one(self._empty())
+        shares /= shares.sum(axis=self.axis, keepdims=True)
+        return shares
+
+    @cached_property
+    def marks(self) -> NDArray[Any]:
+        """Zeros and ones in equal parts: the targets of the binary cross-entropy."""
+        marks = self._around_one(self._empty())
+        np.greater(marks, 1, out=marks)
+        return marks
+
+    @cached_property
+    def mask(self) -> NDArray[Any]:
+        """True for nine elements of ten, and for the first class of every row."""
+        mask = self._random.random(self.layout.shape, dtype=np.float32) < 0.9
+        mask[(slice(None),) * self.axis + (0,)] = True
+        return mask
+
+    @cached_property
+    def sample_weight(self) -> NDArray[Any]:
+        """A positive weight for each row."""
+        return self._around_one(aligned_empty(self.batch_shape, self.dtype))
+
+    @cached_property
+    def class_weight(self) -> NDArray[Any]:
+        """A positive weight for each class."""
+        return self._around_one(aligned_empty((self.classes,), self.dtype))
 
     @cached_property
     def g(self) -> NDArray[Any]:
@@ -255,6 +445,13 @@ class Data:
     @cached_property
     def out(self) -> NDArray[Any]:
         """The full-size output of the `out` rows, its pages already touched."""
+        array = self._empty()
+        array.fill(0)
+        return array
+
+    @cached_property
+    def second_out(self) -> NDArray[Any]:
+        """The same again, for the operations that return two."""
         array = self._empty()
         array.fill(0)
         return array

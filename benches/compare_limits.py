@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compare_peers import Run
+    from numpy.typing import NDArray
 
 BLOCK = 16384
 """Elements that NumPy's exp-and-sum keeps in the cache between its two steps."""
@@ -48,11 +49,20 @@ def wanted_loops(case: Case) -> set[str]:
 def wanted_kinds(case: Case) -> set[str]:
     """The kinds of loop that `case` is compared with, and the copy that tells a steady run."""
     kinds = {"copy", written(case) or "read"} | {kind_of(name) for name in wanted_loops(case)}
-    if case.operation.reads > 1:
+    if case.operation.reads != case.operation.writes or case.option:
         kinds.add("read")
-    if case.operation.exponential:
+    if case.operation.exponential and not case.layout.is_half:
         kinds.add("exp-and-sum")
     return kinds
+
+
+def numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """The elements in the order of the memory; those of 16 bits by twos, as if of 32."""
+    elements = flat(array)
+    if elements.itemsize > 2:
+        return elements
+    view: NDArray[Any] = elements[: elements.size // 2 * 2].view(np.float32)
+    return view
 
 
 def kind_of(name: str) -> str:
@@ -92,7 +102,7 @@ class Limits:
         return runs
 
     def _read(self, d: Data) -> dict[str, Run]:
-        x = flat(d.x)
+        x = numbers(d.x)
         runs: dict[str, Run] = {
             "read (NumPy)": lambda: x.sum(),
             "read (BLAS)": lambda: np.dot(x, x),
@@ -105,7 +115,7 @@ class Limits:
         return runs
 
     def _copy(self, d: Data) -> dict[str, Run]:
-        x, out = flat(d.x), flat(d.out)
+        x, out = numbers(d.x), numbers(d.out)
         runs: dict[str, Run] = {"copy (NumPy)": lambda: np.copyto(out, x)}
         if loop := self.core["_limit_copy"]:
             runs["copy (core)"] = lambda: loop(x, out)
@@ -117,7 +127,7 @@ class Limits:
         return runs
 
     def _fresh_copy(self, d: Data) -> dict[str, Run]:
-        x = flat(d.x)
+        x = numbers(d.x)
         runs: dict[str, Run] = {"fresh copy (NumPy)": lambda: x.copy()}
         if loop := self.core["_limit_copy"]:
             runs["fresh copy (core)"] = lambda: loop(x, np.empty_like(x))
@@ -167,12 +177,20 @@ def fastest(seconds: Mapping[str, float]) -> dict[str, tuple[float, str]]:
 def limit_of(case: Case, kinds: Mapping[str, float]) -> tuple[float, str]:
     """The time below which `case` cannot come, and what sets it.
 
-    Memory: the arrays read and the one written, as a read each or, with the written one, a copy
-    of the same output policy. The exponential may overlap with the memory, so the larger counts.
+    Memory: the arrays read and those written, as a read each or, with a written one, a copy of the
+    same output policy, and as a share of a read what an option brings. The exponential may overlap
+    with the memory, so the larger counts; it has no loop of 16 bits, where memory counts alone.
     """
     operation, write = case.operation, written(case)
-    moves = ["read"] * operation.reads if write is None else [write, "read"][: operation.reads]
-    memory = sum(kinds[kind] for kind in moves)
-    if operation.exponential and kinds["exp-and-sum"] > memory:
+    copies = operation.writes if write else 0
+    reads = operation.reads - copies
+    memory = (copies * kinds[write] if write else 0.0) + (reads * kinds["read"] if reads else 0.0)
+    moves = [f"{copies} copies" if copies > 1 else write] if write else []
+    moves += [f"{reads} reads" if reads > 1 else "read"] if reads > 0 else []
+    name = " + ".join(moves) + (" - read" if reads < 0 else "")
+    if case.brings:
+        memory += case.brings * kinds["read"]
+        name += " + option"
+    if operation.exponential and kinds.get("exp-and-sum", 0.0) > memory:
         return kinds["exp-and-sum"], "exp-and-sum"
-    return memory, "2 reads" if moves == ["read", "read"] else " + ".join(moves)
+    return memory, name

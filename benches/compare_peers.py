@@ -1,9 +1,14 @@
-"""How each library computes each operation, written as a careful user of it would."""
+"""How each library computes each operation, written as a careful user of it would.
+
+Here the normalisations, the cross-entropy and the squared error; the rest is in
+compare_functions.py.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +28,8 @@ class Peer:
     """A library. Its methods are named after the operations and build one `Run` each.
 
     A method takes the data and returns None if it cannot. Those named in `with_out` also take the
-    output array, or None for a fresh result; the others compete with fresh results only.
+    output array, or None for a fresh result; the others compete with fresh results only. What
+    computes an operation with an option is named ``operation_with`` and takes the option's name.
     """
 
     name: str
@@ -32,6 +38,8 @@ class Peer:
     """The operations that can write into an array of the caller."""
     orders: frozenset[str] = frozenset({"C", "F"})
     """The memory orders that it takes without a copy."""
+    dtypes: frozenset[str] = frozenset({"float32", "float64"})
+    """The types that it computes with."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -46,17 +54,24 @@ class Peer:
 
     def run(self, case: Case, data: Data) -> Run | None:
         """The call that computes `case`, or None if this library does not compete in it."""
-        name = case.operation.name
+        name = case.operation.name + ("_with" if case.option else "")
         build = getattr(self, name, None)
-        if build is None or data.layout.order not in self.orders:
+        layout = data.layout
+        if build is None or layout.order not in self.orders or layout.dtype not in self.dtypes:
             return None
+        option = [case.option.name] if case.option else []
         run: Run | None = None
         if name in self.with_out:
-            given = data.out_rows if case.operation.result == "rows" else data.out
-            run = build(data, None if case.policy == "fresh" else given)
+            run = build(data, *option, None if case.policy == "fresh" else self.given(case, data))
         elif case.policy == "fresh" or case.fresh_peers:
-            run = build(data)
+            run = build(data, *option)
         return run
+
+    def given(self, case: Case, data: Data) -> Any:
+        """What takes the result of an `out` row."""
+        if case.operation.result == "rows":
+            return data.out_rows
+        return data.out if case.operation.writes == 1 else (data.out, data.second_out)
 
     def title(self, case: Case) -> str:
         """How the tables call it, with a word on a result that is new where others are not."""
@@ -77,6 +92,7 @@ def row_index(data: Data) -> tuple[NDArray[Any], ...]:
 class Logitkit(Peer):
     name = "logitkit"
     distribution = "logitkit"
+    dtypes = Peer.dtypes | {"float16", "bfloat16"}
     with_out = frozenset(
         {
             "logsumexp",
@@ -103,6 +119,10 @@ class Logitkit(Peer):
         runs: dict[str, Run] = {}
         if "contiguous" in case.rivals and (run := self.run(case, data.contiguous)):
             runs["contiguous"] = run
+        if "float32" in case.rivals and (run := self.run(case, data.single)):
+            runs["float32"] = run
+        if "plain" in case.rivals and (run := self.run(replace(case, option=None), data)):
+            runs["plain"] = run
         if "one thread" in case.rivals and (run := self.run(case, data)):
             runs["one thread"] = self.on_threads(1, run)
         return runs
@@ -343,6 +363,7 @@ class Jax(Peer):
     name = "JAX"
     distribution = "jax"
     orders = frozenset({"C"})
+    dtypes = Logitkit.dtypes
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -636,6 +657,7 @@ class Torch(Peer):
 
     name = "torch"
     distribution = "torch"
+    dtypes = Logitkit.dtypes
     with_out = frozenset(
         {"logsumexp", "softmax", "log_softmax", "softmax_backward", "log_softmax_backward"}
     )
@@ -649,10 +671,16 @@ class Torch(Peer):
         self.torch = torch
 
     def to_numpy(self, result: Any) -> NDArray[Any]:
-        return np.asarray(result.detach())
+        result = result.detach()  # NumPy has no bfloat16 of its own
+        return np.asarray(result.float() if result.dtype == self.torch.bfloat16 else result)
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        if array.dtype.name == "bfloat16":
+            return self.torch.from_numpy(array.view(np.int16)).view(self.torch.bfloat16)
+        return self.torch.from_numpy(array)
 
     def _tensors(self, *arrays: NDArray[Any] | None) -> Sequence[Any]:
-        return [None if array is None else self.torch.from_numpy(array) for array in arrays]
+        return [None if array is None else self._tensor(array) for array in arrays]
 
     def _normalise(self, function: Callable[..., Any], d: Data, out: Any) -> Run:
         axis, (x, y) = d.axis, self._tensors(d.x, out)
@@ -722,18 +750,3 @@ class Torch(Peer):
     def classification_error(self, d: Data) -> Run:
         axis, (x, labels) = d.axis, self._tensors(d.x, d.labels)
         return lambda: (x.argmax(axis) != labels).to(x.dtype).mean()
-
-
-PEERS: tuple[type[Peer], ...] = (SciPy, NumPy, Jax, OnnxRuntime, ScikitLearn, Torch)
-
-
-def installed_peers(threads: int) -> tuple[list[Peer], dict[str, str]]:
-    """The peers that can be imported, and why each of the others cannot."""
-    peers: list[Peer] = []
-    missing: dict[str, str] = {}
-    for kind in PEERS:
-        try:
-            peers.append(kind(threads))
-        except Exception as error:  # noqa: PERF203 - a broken installation raises more than ImportError
-            missing[kind.name] = (str(error) or type(error).__name__).splitlines()[0]
-    return peers, missing

@@ -96,7 +96,7 @@ def bar_row(content: Content, operation: str, shape: tuple[int, ...]) -> Content
         if (
             (row["operation"], tuple(row["shape"]), row["result"], row["dtype"])
             == (operation, shape, "fresh", "float32")
-            and row["section"] not in ("growth", "threads")
+            and row["section"] not in ("growth", "threads", "options")
             and row["threads"] == content["threads"]
         ):
             return row  # type: ignore[no-any-return]

@@ -113,7 +113,7 @@ def group_table(rows: Sequence[Row], report: Report) -> str:
     head = ["operation", "result", "ours", *rivals, *peers, "limit", "set by", "ours/limit"]
     lines = [head]
     for row in rows:
-        line = [row.case.operation.name, row.case.policy, duration(row.ours)]
+        line = [row.case.title, row.case.policy, duration(row.ours)]
         for names, times in ((rivals, row.rivals), (peers, row.peers)):
             line += [ratio(times[name] / row.ours if name in times else None) for name in names]
         lines.append([*line, duration(row.limit), row.limit_name, ratio(row.ours / row.limit)])
@@ -193,6 +193,7 @@ def heading(report: Report) -> str:
         f"SIMD level of logitkit: {about['simd_level']}",
         *(["BUSY: " + busy] if (busy := about["busy_at_start"]) else []),
         *(f"not compared: {name} ({why})" for name, why in about["missing_peers"].items()),
+        *([] if about["has_bfloat16"] else ["not measured: bfloat16 (there is no ml_dtypes)"]),
         *(
             f"logitkit's own loop {name} is missing: the other libraries' loops alone are the limit"
             for name in about["missing_loops"]
@@ -214,6 +215,7 @@ def row_content(row: Row, threads: int) -> dict[str, Any]:
     return {
         "section": row.case.section,
         "operation": row.case.operation.name,
+        "option": row.case.option.name if row.case.option else None,
         "result": row.case.policy,
         "shape": layout.shape,
         "dtype": layout.dtype,

@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from compare_cases import OPERATIONS, Case, Layout, all_operations
+from compare_cases import (
+    FUNCTIONS,
+    HAS_BFLOAT16,
+    OPERATIONS,
+    OPTIONS,
+    Case,
+    Layout,
+    all_operations,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -156,6 +164,16 @@ def speedup(bound: float) -> Target:
     """At least so many times as fast as one thread."""
     return Target(
         bound, False, "one thread's speed", lambda row: row.rivals["one thread"] / row.ours
+    )
+
+
+def option(bound: float) -> Target:
+    """At most so many times the plain call, when what its own bytes cost to read is taken off."""
+    return Target(
+        bound,
+        True,
+        "the plain call, beyond the option's own bytes",
+        lambda row: (row.ours - row.case.brings * row.limits["read"][0]) / row.rivals["plain"],
     )
 
 
@@ -336,6 +354,64 @@ def thread_counts(threads: int) -> Iterator[Case]:
                 yield replace(case, goals=company, busy=True)
 
 
+def options() -> Iterator[Case]:
+    """Options: against our own plain call and, where it has them, torch."""
+    in_torch = ("class_weight", "label_smoothing", "probabilities", "weight")
+    cheap = single(option(1.25))
+    for shape in ((16384, 1000), (65536, 10)):
+        for one in OPTIONS:
+            faster = (single(peer(3, "torch")),) if one.name in in_torch else ()
+            for operation in (OPERATIONS[name] for name in one.operations):
+                for policy in operation.policies if operation.result == "full" else ("fresh",):
+                    fresh = policy == "fresh"
+                    # Memory that is new costs the plain call as much: it would hide the option.
+                    against_plain = (cheap,) if not fresh or operation.result != "full" else ()
+                    goals = (*against_plain, *(faster if fresh else ()))
+                    case = Case(operation, policy, Layout(shape), "options", goals)
+                    yield replace(case, rivals=("plain",), option=one)
+
+
+def half() -> Iterator[Case]:
+    """float16 and bfloat16: against torch, and our own float32."""
+    faster, shorter = single(peer(5, "torch")), single(rival(1, "float32", "our own float32"))
+    for dtype in ("float16", "bfloat16") if HAS_BFLOAT16 else ("float16",):
+        for shape in ((16384, 1000), (65536, 10)):
+            for name in ("softmax", "log_softmax", "cross_entropy", "cross_entropy_value_and_grad"):
+                operation = OPERATIONS[name]
+                with_shorter = dtype == "bfloat16" and name.startswith("cross_entropy")
+                for policy in operation.policies:
+                    in_torch = policy == "fresh" or name in ("softmax", "log_softmax")
+                    goals = (
+                        *((faster,) if in_torch else ()),
+                        *((shorter,) if with_shorter else ()),
+                    )
+                    layout = Layout(shape, dtype)
+                    yield Case(operation, policy, layout, "16 bit", goals, rivals=("float32",))
+
+
+def functions() -> Iterator[Case]:
+    """What else there is, at the shapes of its users: against the others, or the machine."""
+    section = "functions"
+    read, copy, faster = single(limit(1.15)), single(limit(1.25)), single(best_peer(2))
+    binary = FUNCTIONS["binary_cross_entropy_with_logits"]
+    gradient = FUNCTIONS["binary_cross_entropy_with_logits_value_and_grad"]
+    for shape in ((16384, 1000), (256, 1000)):
+        from_memory = shape == (16384, 1000)
+        layout = Layout(shape)
+        yield Case(binary, "fresh", layout, section, (faster, read) if from_memory else (faster,))
+        yield Case(gradient, "fresh", layout, section, (faster,))
+        yield Case(gradient, "out", layout, section, (copy,) if from_memory else ())
+    goals = (Goal(((best_peer(3),), (limit(1.5),))),)
+    short = Layout((65536, 10))
+    yield Case(FUNCTIONS["log_loss"], "fresh", short, section, goals)
+    for layout in (short, replace(short, order="F")):  # as XGBoost and as LightGBM hold them
+        for policy in ("fresh", "out"):
+            yield Case(FUNCTIONS["cross_entropy_grad_hess"], policy, layout, section, goals)
+    vocabulary = Layout((64, 128256))
+    yield Case(FUNCTIONS["token_logprobs"], "fresh", vocabulary, section, (faster, read))
+    yield Case(FUNCTIONS["top_k_logprobs"], "fresh", vocabulary, section, (faster,))
+
+
 SECTIONS = {
     "limits": "from memory, against the machine's limit",
     "cache": "in cache",
@@ -345,6 +421,9 @@ SECTIONS = {
     "calls": "small calls",
     "growth": "growth with the number of rows",
     "threads": "all threads against one",
+    "options": "options, beside the plain call",
+    "16 bit": "float16 and bfloat16, beside float32",
+    "functions": "losses and functions beyond the normalisations",
     "memory": "memory beyond the operands",
     "import": "time of the import",
 }
@@ -365,6 +444,9 @@ def table(threads: int) -> list[Case]:
         *other_axes(),
         *thread_counts(threads),
         *growth(),
+        *options(),
+        *half(),
+        *functions(),
     ]
 
 
