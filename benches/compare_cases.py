@@ -159,7 +159,12 @@ OPTIONS = (
     ),
     Option("probabilities", _CROSS_ENTROPY, "full", lambda d: {"labels": d.shares}),
     Option("return_lse", ("softmax",), "rows", lambda _: {"return_lse": True}),
-    Option("where", ("softmax", "logsumexp"), "mask", lambda d: {"where": d.mask}),
+    Option(
+        "where",
+        (*_CROSS_ENTROPY, "softmax", "logsumexp"),
+        "mask",
+        lambda d: {"where": d.mask},
+    ),
     Option("b", ("logsumexp",), "full", lambda d: {"b": d.weights}),
     Option(
         "weight",
@@ -422,9 +427,9 @@ class Data:
 
     @cached_property
     def mask(self) -> NDArray[Any]:
-        """True for nine elements of ten, and for the first class of every row."""
+        """True for nine elements of ten, and for the label of every row."""
         mask = self._random.random(self.layout.shape, dtype=np.float32) < 0.9
-        mask[(slice(None),) * self.axis + (0,)] = True
+        np.put_along_axis(mask, np.expand_dims(self.labels, self.axis), True, self.axis)
         return mask
 
     @cached_property

@@ -253,6 +253,9 @@ class Jax(compare_peers.Jax):
         def with_temperature(x: Any, labels: Any) -> Any:
             return jnp.mean(losses(x / TEMPERATURE, labels))
 
+        def with_where(x: Any, labels: Any, mask: Any) -> Any:
+            return -jnp.mean(self._at(log_softmax(x, axis=1, where=mask), labels))
+
         def with_probabilities(x: Any, shares: Any) -> Any:
             return -jnp.mean(jnp.sum(shares * log_softmax(x, axis=1), axis=1))
 
@@ -264,6 +267,7 @@ class Jax(compare_peers.Jax):
             "label_smoothing": (with_label_smoothing, []),
             "z_loss": (with_z_loss, []),
             "temperature": (with_temperature, []),
+            "where": (with_where, [d.mask]),
         }
         function, arrays = functions[option]
         return function, [d.x, labels, *arrays]
@@ -388,8 +392,8 @@ class Torch(compare_peers.Torch):
     def _loss_with(self, d: Data, option: str) -> tuple[Callable[..., Any], Any, Any]:
         """The loss, the logits, and the labels."""
         loss, torch = self.torch.nn.functional.cross_entropy, self.torch
-        x, labels, sample_weight, class_weight = self._tensors(
-            d.x, d.labels, d.sample_weight, d.class_weight
+        x, labels, sample_weight, class_weight, left_out = self._tensors(
+            d.x, d.labels, d.sample_weight, d.class_weight, ~d.mask
         )
         if option == "probabilities":
             return loss, x, self._tensor(d.shares)
@@ -407,6 +411,7 @@ class Torch(compare_peers.Torch):
             "label_smoothing": lambda x, labels: loss(x, labels, label_smoothing=LABEL_SMOOTHING),
             "z_loss": with_z_loss,
             "temperature": lambda x, labels: loss(x / TEMPERATURE, labels),
+            "where": lambda x, labels: loss(x.masked_fill(left_out, -np.inf), labels),
         }
         return functions[option], x, labels
 
