@@ -57,7 +57,7 @@ def softmax(
     out: Array | None = None,
     return_lse: bool = False,
 ) -> Any:
-    """Return the softmax of `x`: positive numbers that sum to 1 along an axis.
+    """Return the softmax of `x`: numbers from 0 to 1 that sum to 1 along an axis.
 
     ``softmax(x)_i = exp(x_i) / sum_j exp(x_j)``, [1]_ equation 6.29.
 
@@ -74,8 +74,8 @@ def softmax(
         Positive; `x` is divided by it first. One for each row has the shape of `x` without the
         class axes, or with them at length 1, or broadcasts to it.
     dtype : data-type, optional
-        float16, bfloat16, float32 or float64: what `x` is converted to first, hence the dtype of
-        the result.
+        The floating-point or complex dtype that `x` is converted to first, hence the dtype of the
+        result.
     out : ndarray, optional
         Takes the result: of the shape of `x` and the dtype of the result. ``out=x`` works in place.
     return_lse : bool
@@ -94,7 +94,8 @@ def softmax(
     ------
     TypeError
         If `x` is masked, sparse or no array of numbers, if `axis` is no integer, if `where` is not
-        of bool, if `dtype` is none of the four, or if `out` has another dtype than the result.
+        of bool, if `dtype` is neither floating-point nor complex, or real with complex numbers, or
+        if `out` has another dtype than the result.
     ValueError
         If an axis is named twice, if a temperature is not positive and finite, if `where` or
         `temperature` does not broadcast, or if `out` is read-only or has another shape.
@@ -203,8 +204,8 @@ def log_softmax(
         Positive; `x` is divided by it first. One for each row has the shape of `x` without the
         class axes, or with them at length 1, or broadcasts to it.
     dtype : data-type, optional
-        float16, bfloat16, float32 or float64: what `x` is converted to first, hence the dtype of
-        the result.
+        The floating-point or complex dtype that `x` is converted to first, hence the dtype of the
+        result.
     out : ndarray, optional
         Takes the result: of the shape of `x` and the dtype of the result. ``out=x`` works in place.
     return_lse : bool
@@ -223,7 +224,8 @@ def log_softmax(
     ------
     TypeError
         If `x` is masked, sparse or no array of numbers, if `axis` is no integer, if `where` is not
-        of bool, if `dtype` is none of the four, or if `out` has another dtype than the result.
+        of bool, if `dtype` is neither floating-point nor complex, or real with complex numbers, or
+        if `out` has another dtype than the result.
     ValueError
         If an axis is named twice, if a temperature is not positive and finite, if `where` or
         `temperature` does not broadcast, or if `out` is read-only or has another shape.
@@ -356,9 +358,10 @@ def logsumexp(
     Returns
     -------
     scalar or ndarray
-        The shape of `a` without the summed axes. Floating-point and complex dtypes are kept
-        (those of `a` and `b` promoted as NumPy does), integers and bool give float64. The logarithm
-        of a complex sum has an imaginary part in (-pi, pi]; with `return_sign` the result is real.
+        The shape of `a`, broadcast with `b`, without the summed axes. Floating-point and complex
+        dtypes are kept (those of `a` and `b` promoted as NumPy does; a number of Python's own
+        adapts to the other one), integers and bool give float64. The logarithm of a complex sum has
+        an imaginary part in (-pi, pi]; with `return_sign` the result is real.
     sign : scalar or ndarray
         Only with ``return_sign=True``: 1.0, 0.0, -1.0 or NaN; of a complex sum its phase,
         ``sum / abs(sum)``.
@@ -594,7 +597,8 @@ def logsumexp_backward(
     Returns
     -------
     ndarray
-        Of the shape of `a`, of NumPy's promotion of the dtypes (integers count as float64). Exactly
+        Of the shape of `a`, of NumPy's promotion of the dtypes (integers count as float64, and a
+        number of Python's own adapts). Exactly
         0 where `b` is, and where `where` is False.
 
     Raises
@@ -612,7 +616,8 @@ def logsumexp_backward(
     Notes
     -----
     The largest error is 3 units in the last place in float32 and 4 in float64, besides what the
-    rounding of `lse` brings in. With `b`, and for longdouble, the work is done by NumPy.
+    rounding of `lse` brings in. With `b`, and for longdouble, the work is done by NumPy: with its
+    bits, which may differ between processors.
 
     References
     ----------

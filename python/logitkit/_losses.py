@@ -112,15 +112,15 @@ def cross_entropy(
         without `axis`, or with it at length 1, or broadcasts to it.
     z_loss : float
         Factor, not negative, of the square of the logsumexp: keeps logits from drifting. The class
-        weight does not multiply it.
+        weight does not multiply it, but a label that does not count has none.
     where : array_like of bool, optional
         Broadcasts to the shape of `logits`. A class where it is False does not exist in that row:
         its logit is not looked at, label smoothing does not reach it, a probability there is
         dropped, and a label there has the loss +inf. A row without any class counts as if it were
         not there.
     dtype : data-type, optional
-        float16, bfloat16, float32 or float64: what the logits are converted to first, and the dtype
-        of the results.
+        float16, bfloat16, float32 or float64: what the logits are converted to first; the dtype of
+        the gradient, and of the loss, which is float32 for the 16-bit types.
     out : ndarray, optional
         Takes the result: of its shape (0-d for mean and sum) and dtype.
 
@@ -136,8 +136,8 @@ def cross_entropy(
         If a label is neither in ``[0, C)`` nor ignored; it names the first one.
     TypeError
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if the labels
-        are bool, if `where` is not, if `axis` is no integer, or if `out` has another dtype than the
-        result.
+        are bool, if `where` is not, if `dtype` is none of the four, if `axis` or `ignore_index` is
+        no integer, or if `out` has another dtype than the result.
     ValueError
         If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, if
         `label_smoothing`, `z_loss` or a temperature is out of range, or if `out` is read-only or
@@ -286,8 +286,8 @@ temperature, z_loss, where, dtype
     loss : scalar or ndarray
         The bits of what `cross_entropy` returns.
     grad : ndarray
-        Of the shape and dtype of `logits` (float64 for integers and bool). Exactly 0 in ignored
-        rows and where `where` is False.
+        Of the shape of `logits` and of `dtype`, or else that of `logits` (float64 for integers and
+        bool). Exactly 0 in ignored rows and where `where` is False.
 
     Raises
     ------
@@ -295,8 +295,8 @@ temperature, z_loss, where, dtype
         If a label is neither in ``[0, C)`` nor ignored; it names the first one.
     TypeError
         If an operand is masked, sparse, complex, longdouble or no array of numbers, if the labels
-        are bool, if `where` is not, if `axis` is no integer, or if `grad_out` has another dtype
-        than the gradient.
+        are bool, if `where` is not, if `dtype` is none of the four, if `axis` or `ignore_index` is
+        no integer, or if `grad_out` has another dtype than the gradient.
     ValueError
         If the shapes do not fit, if a float label is no integer, if `reduction` is unknown, if
         `label_smoothing`, `z_loss` or a temperature is out of range, or if `grad_out` is read-only

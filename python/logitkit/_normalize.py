@@ -25,6 +25,7 @@ from ._operands import (
     class_axes,
     class_axis,
     class_labels,
+    is_weak,
     is_wide,
     number_array,
     operand_dtype,
@@ -181,8 +182,10 @@ def _along(
     takes its place for wide dtypes, if `convert` lets them in.
     """
     arrays = {name: convert(value, name) for name, value in values.items()}
-    # (Temperatures are float64 and have no say in the dtype.)
-    dtype = result_dtype(*(array for name, array in arrays.items() if name != "temperature"))
+    # (Temperatures are float64 and have no say in the dtype, nor have Python's own numbers.)
+    typed = [array for name, array in arrays.items() if name != "temperature"]
+    strong = [one for one, value in zip(typed, values.values(), strict=False) if not is_weak(value)]
+    dtype = result_dtype(*(strong or typed))
     lead_name = next(name for name in arrays if name not in reduced)
     shape = arrays[lead_name].shape
     axes = class_axes(axis, len(shape))
@@ -199,7 +202,7 @@ def _along(
     # From here on every array has all axes, at least one.
     full = shape or (1,)
     kept = reduced_shape(full, axes, keepdims=True)
-    work = operand_dtype(dtype, *(one for name, one in arrays.items() if name != "temperature"))
+    work = operand_dtype(dtype, *(strong or typed))
     operands = [
         plain(array, array.dtype if name == "temperature" else work).reshape(
             kept if name in reduced else full
@@ -560,7 +563,8 @@ def _classification(
     work = operand_dtype(dtype, logits)
     batch = reduced_shape(logits.shape, (axis,), keepdims=False)
     if labels.dtype.kind == "b":
-        raise TypeError("labels have dtype bool: expected integers, or probabilities as floats")
+        wanted = "integers, or probabilities as floats" if name == "logits" else "integers"
+        raise TypeError(f"labels have dtype bool: expected {wanted}")
     indices = labels.shape == batch
     if indices:
         labels = class_labels(labels, logits.shape[axis], ignore_index)

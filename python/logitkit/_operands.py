@@ -131,6 +131,11 @@ def checked_mask(where: object, shape: tuple[int, ...]) -> Array | None:
         ) from None
 
 
+def is_weak(value: object) -> bool:
+    """Whether the value is a real number of Python itself: it has no say in a result's dtype."""
+    return isinstance(value, (int, float)) and not isinstance(value, np.generic)
+
+
 def result_dtype(*arrays: Array) -> np.dtype[Any]:
     """NumPy's promotion of the arrays' dtypes, with integers and bool counted as float64."""
     return np.result_type(*(_float_dtype(array.dtype) for array in arrays))

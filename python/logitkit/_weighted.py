@@ -19,6 +19,7 @@ from ._operands import (
     checked_mask,
     checked_out,
     class_axes,
+    is_weak,
     is_wide,
     number_array,
     plain,
@@ -48,7 +49,7 @@ def logsumexp(
     if b_ is where_ is dtype_ is None and not return_sign and not is_wide(a.dtype):
         return _normalize.logsumexp(a, axis, keepdims, out)
     b = None if b_ is None else number_array(b_, "b")
-    dtype = checked_dtype(dtype_, *([a] if b is None else [a, b]))
+    dtype = checked_dtype(dtype_, *_typed((a_, a), (b_, b)))
     terms = a.shape if b is None else np.broadcast(a, b).shape
     axes = class_axes(axis, len(terms))
     mask = checked_mask(where_, terms)
@@ -77,6 +78,17 @@ def logsumexp(
         target[...] = log
         result = out
     return (result, scalar_or_array(sign.astype(dtype))) if return_sign else result
+
+
+def _typed(*operands: tuple[object, Array | None]) -> list[Array]:
+    """The arrays, made of what stands before them, that have a say in the result's dtype."""
+    arrays = [
+        # (That of a complex number of Python's is that it is complex.)
+        (value, array.astype(np.complex64) if type(value) is complex else array)
+        for value, array in operands
+        if array is not None
+    ]
+    return [array for value, array in arrays if not is_weak(value)] or [one for _, one in arrays]
 
 
 def _masked(a: Array, mask: Array | None, dtype: np.dtype[Any]) -> Array:
@@ -127,22 +139,20 @@ def logsumexp_backward(
     if b_ is None:
         result = np.asarray(_normalize.logsumexp_backward(grad_, a, lse_, axis, keepdims, out))
     else:
-        b = wide_real_array(b_, "b")
-        if np.broadcast(a, b).shape != a.shape:
-            raise ValueError(
-                f"b has shape {b.shape}, which does not broadcast to a's shape {a.shape}"
-            )
-        result = _weighted_backward(grad_, a, lse_, axis, b, keepdims, out)
+        result = _weighted_backward(grad_, a, lse_, axis, b_, keepdims, out)
     if hidden is not None:
         np.copyto(result, result.dtype.type(0), where=hidden)
     return scalar_or_array(result) if out is None else out
 
 
 def _weighted_backward(
-    grad_: object, a: Array, lse_: object, axis: object, b: Array, keepdims: object, out: object
+    grad_: object, a: Array, lse_: object, axis: object, b_: object, keepdims: object, out: object
 ) -> Array:
+    b = wide_real_array(b_, "b")
+    if np.broadcast(a, b).shape != a.shape:
+        raise ValueError(f"b has shape {b.shape}, which does not broadcast to a's shape {a.shape}")
     grad, lse = wide_real_array(grad_, "grad"), wide_real_array(lse_, "lse")
-    dtype = result_dtype(grad, a, lse, b)
+    dtype = result_dtype(*_typed((grad_, grad), (a, a), (lse_, lse), (b_, b)))
     axes = class_axes(axis, a.ndim)
     shape = reduced_shape(a.shape, axes, bool(keepdims))
     for name, array in (("grad", grad), ("lse", lse)):

@@ -560,3 +560,19 @@ def test_gradient_in_place_of_every_operand(rng: np.random.Generator) -> None:
         target = x if out is a else w
         assert lk.logsumexp_backward(grad, x, lse, 1, w, out=target) is target
         assert_same_bits(target, want)
+
+
+@pytest.mark.parametrize("number", [2, 2.0, True, 1 + 1j, np.float64(2), np.float32(2)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex64, np.int64])
+def test_numbers_of_python_adapt(number: Any, dtype: Any) -> None:
+    """As in NumPy: ``b=2`` does not widen a result."""
+    a = np.arange(3).astype(dtype)
+    base = np.zeros((), np.float64 if dtype is np.int64 else dtype)
+    weak = type(number) in (int, float, bool)
+    other = np.zeros((), np.complex64) if type(number) is complex else np.asarray(number)
+    wanted = base.dtype if weak else np.result_type(base.dtype, other.dtype)
+    assert lk.logsumexp(a, b=number).dtype == wanted
+    if np.dtype(dtype).kind != "c" and type(number) is not complex:
+        grad = lk.logsumexp_backward(1.0, a, lk.logsumexp(a), b=number)
+        assert grad.dtype == np.result_type(wanted, base.dtype)
+        assert lk.logsumexp_backward(1, a, lk.logsumexp(a)).dtype == base.dtype
