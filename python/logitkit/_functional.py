@@ -532,7 +532,8 @@ def log_softmax_backward(
     Notes
     -----
     The largest error is 3 units in the last place in float32 and 4 in float64, units of the
-    larger one of ``abs(g_i)`` and ``exp(y_i) abs(sum_j g_j)``.
+    larger one of ``abs(g_i)`` and ``exp(y_i) abs(sum_j g_j)``. Where `y` is -inf the result is
+    ``g_i``: after `log_softmax` with `where`, `grad` has to be 0 where that is False.
 
     References
     ----------
