@@ -74,8 +74,8 @@ def softmax(
         Positive; `x` is divided by it first. One for each row has the shape of `x` without the
         class axes, or with them at length 1, or broadcasts to it.
     dtype : data-type, optional
-        The floating-point or complex dtype that `x` is converted to first, hence the dtype of the
-        result.
+        The floating-point or complex dtype of the result and of the computation, which is float32
+        for the 16-bit types.
     out : ndarray, optional
         Takes the result: of the shape of `x` and the dtype of the result. ``out=x`` works in place.
     return_lse : bool
@@ -204,8 +204,8 @@ def log_softmax(
         Positive; `x` is divided by it first. One for each row has the shape of `x` without the
         class axes, or with them at length 1, or broadcasts to it.
     dtype : data-type, optional
-        The floating-point or complex dtype that `x` is converted to first, hence the dtype of the
-        result.
+        The floating-point or complex dtype of the result and of the computation, which is float32
+        for the 16-bit types.
     out : ndarray, optional
         Takes the result: of the shape of `x` and the dtype of the result. ``out=x`` works in place.
     return_lse : bool

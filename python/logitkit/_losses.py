@@ -119,8 +119,8 @@ def cross_entropy(
         dropped, and a label there has the loss +inf. A row without any class counts as if it were
         not there.
     dtype : data-type, optional
-        float16, bfloat16, float32 or float64: what the logits are converted to first; the dtype of
-        the gradient, and of the loss, which is float32 for the 16-bit types.
+        float16, bfloat16, float32 or float64: the dtype of the gradient, of the computation and of
+        the loss; the latter two are float32 for the 16-bit types.
     out : ndarray, optional
         Takes the result: of its shape (0-d for mean and sum) and dtype.
 

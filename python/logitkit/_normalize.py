@@ -160,8 +160,8 @@ def backward_with(
 
 def _row_numbers(rows: Array, axis: int) -> Array | float:
     """Numbers per row without the class axis, as the compiled module takes them."""
-    rows = np.ascontiguousarray(rows.squeeze(axis))
-    return rows if rows.ndim else float(rows)
+    rows = rows.squeeze(axis)
+    return np.ascontiguousarray(rows) if rows.ndim else float(rows)
 
 
 @silent

@@ -159,7 +159,7 @@ def logsumexp(x: Array, axis: int) -> Array:
     """The logarithm of the sum along an axis."""
     rows = _rows(x, axis)
     log, _ = log_of_sum(rows, np.ones_like(rows), rows.dtype)
-    return log.reshape(*x.shape[:axis], *x.shape[axis + 1 :])
+    return log.reshape((*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
 def softmax(x: Array, axis: int, _out: object) -> Array:

@@ -608,3 +608,25 @@ def test_unaligned_numbers_per_row() -> None:
             strict=True,
         ):
             np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((), None), ((2,), 0), ((2, 3), None), ((2, 3), (0, 1))]
+)
+def test_one_row_with_its_temperature_and_lse(
+    dtype: Any, shape: tuple[int, ...], axis: Any, rng: np.random.Generator
+) -> None:
+    """A temperature with the class axes kept, where there is no other axis."""
+    x = rng.normal(size=shape).astype(dtype)
+    kept = np.full([1] * len(shape), 2.0)
+    for f in (lk.softmax, lk.log_softmax):
+        y, lse = f(x, axis, temperature=kept, return_lse=True)
+        want, want_lse = f(x, axis, temperature=2.0, return_lse=True)
+        np.testing.assert_array_equal(y, want)
+        assert lse == want_lse
+        assert np.shape(lse) == ()
+    for g in (lk.softmax_backward, lk.log_softmax_backward):
+        np.testing.assert_array_equal(
+            g(x, x, axis, temperature=kept), g(x, x, axis, temperature=2.0)
+        )
