@@ -208,6 +208,9 @@ impl<'a> Array<'a> {
 
     /// Whether no two elements share memory (a sufficient condition).
     fn is_injective(&self) -> bool {
+        if self.flags & (C_CONTIGUOUS | F_CONTIGUOUS) != 0 {
+            return true;
+        }
         // Each dimension steps over all that the finer ones reach.
         let mut order: [(isize, isize); 8] = [(0, 0); 8];
         let mut n = 0;

@@ -56,8 +56,8 @@ def token_logprobs(
     axis : int
         The class axis.
     temperature : float or array_like
-        Positive; the logits are divided by it first. One for each row has the shape of `logits`
-        without `axis`, or with it at length 1, or broadcasts to it.
+        From 1e-30 to 1e30; the logits are divided by it first. One for each row has the shape of
+        `logits` without `axis`, or with it at length 1, or broadcasts to it.
     ignore_index : int, optional
         A row with this label has the log-probability 0 and is no match, whatever its logits. None
         ignores no label.
@@ -139,8 +139,8 @@ def top_k_logprobs(
     axis : int
         The class axis.
     temperature : float or array_like
-        Positive; the logits are divided by it first. One for each row has the shape of `logits`
-        without `axis`, or with it at length 1, or broadcasts to it.
+        From 1e-30 to 1e30; the logits are divided by it first. One for each row has the shape of
+        `logits` without `axis`, or with it at length 1, or broadcasts to it.
 
     Returns
     -------

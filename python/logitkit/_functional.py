@@ -71,8 +71,8 @@ def softmax(
         What takes part, broadcast to `x`. The rest counts as -inf: its result is 0, also in a row
         in which nothing takes part.
     temperature : float or array_like
-        Positive; `x` is divided by it first. One for each row has the shape of `x` without the
-        class axes, or with them at length 1, or broadcasts to it.
+        From 1e-30 to 1e30; `x` is divided by it first. One for each row has the shape of `x`
+        without the class axes, or with them at length 1, or broadcasts to it.
     dtype : data-type, optional
         The floating-point or complex dtype of the result and of the computation, which is float32
         for the 16-bit types.
@@ -201,8 +201,8 @@ def log_softmax(
         What takes part, broadcast to `x`. The rest counts as -inf: its result is -inf, also in a
         row in which nothing takes part.
     temperature : float or array_like
-        Positive; `x` is divided by it first. One for each row has the shape of `x` without the
-        class axes, or with them at length 1, or broadcasts to it.
+        From 1e-30 to 1e30; `x` is divided by it first. One for each row has the shape of `x`
+        without the class axes, or with them at length 1, or broadcasts to it.
     dtype : data-type, optional
         The floating-point or complex dtype of the result and of the computation, which is float32
         for the 16-bit types.

@@ -108,8 +108,8 @@ def cross_entropy(
         ``class_weight[y] * sample_weight``; with probabilities, of ``sample_weight``. Without
         weights that is the number of rows that are not ignored.
     temperature : float or array_like
-        Positive; the logits are divided by it first. One for each row has the shape of `logits`
-        without `axis`, or with it at length 1, or broadcasts to it.
+        From 1e-30 to 1e30; the logits are divided by it first. One for each row has the shape of
+        `logits` without `axis`, or with it at length 1, or broadcasts to it.
     z_loss : float
         Factor, not negative, of the square of the logsumexp: keeps logits from drifting. The class
         weight does not multiply it, but a label that does not count has none.

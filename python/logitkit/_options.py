@@ -16,14 +16,20 @@ from ._operands import real_array
 if TYPE_CHECKING:
     from ._types import Array
 
+# Temperatures whose reciprocals keep all digits in every dtype.
+_LOWEST, _HIGHEST = 1e-30, 1e30
+
 
 def checked_temperature(
     temperature: object, shape: tuple[int, ...], axes: tuple[int, ...]
 ) -> Array | float | None:
-    """Positive and finite, for a batch whose logits have this shape."""
+    """From 1e-30 to 1e30, for a batch whose logits have this shape."""
     array = real_array(temperature, "temperature")
-    if not ((array > 0) & np.isfinite(array)).all():
-        raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
+    if not ((array >= _LOWEST) & (array <= _HIGHEST)).all():
+        raise ValueError(
+            f"temperature must be positive and finite, from {_LOWEST:g} to {_HIGHEST:g}, "
+            f"got {temperature!r}"
+        )
     rows = per_row(array, "temperature", shape, axes)
     return None if isinstance(rows, float) and rows == 1 else rows
 

@@ -366,8 +366,14 @@ pub(crate) unsafe fn cross_entropy<T: Float>(
         None => (None, Scale::All((1.0, 0.0))),
     };
     if let Some(mask) = &mut mask {
-        // A negative factor makes -0 of the masked elements.
-        mask.every = options.z_loss > 0.0 || !matches!(scale, Scale::All((factor, _)) if factor >= 0.0);
+        // A negative factor makes -0 of the masked elements, one that overflows NaN.
+        let plain = options.z_loss == 0.0
+            && options.temperature.is_one()
+            && options.class_weight.is_one()
+            && options.sample_weight.is_one()
+            && labels.is_some();
+        let moderate = matches!(scale, Scale::All((factor, _)) if (0.0..=1e30).contains(&factor));
+        mask.every = !(plain && moderate);
     }
     // Under a mask, smoothing spreads over another number of classes in each row.
     let spread = options.smoothing > 0.0;

@@ -29,7 +29,10 @@ fn row_numbers(object: Object<'_, '_>, x: &Array<'_>, axis: Axis, out: Object<'_
     fits.then(|| array.row_view(axis, false))?
 }
 
-/// None, a number, or a number for each row: positive and finite.
+/// Temperatures that are taken: their reciprocals keep all digits in every type.
+const TEMPERATURES: std::ops::RangeInclusive<f64> = 1e-30..=1e30;
+
+/// None, a number, or a number for each row, in [`TEMPERATURES`].
 pub(super) fn temperature_of(
     object: Object<'_, '_>,
     x: &Array<'_>,
@@ -39,7 +42,7 @@ pub(super) fn temperature_of(
     if object.is_none() {
         return Some(Temperature::One);
     }
-    let fits = |t: f64| t > 0.0 && t.is_finite();
+    let fits = |t: f64| TEMPERATURES.contains(&t);
     if let Ok(number) = object.cast_exact::<PyFloat>() {
         let number = number.value();
         return fits(number).then_some(if number == 1.0 {

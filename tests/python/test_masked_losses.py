@@ -212,3 +212,23 @@ def test_gradient_is_the_slope(rng: np.random.Generator) -> None:
             below, labels, **options
         )
         assert abs(grad[i, c] - rise / (2 * step)) < 1e-6
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_gradients_that_overflow_are_0_under_the_mask(soft: bool) -> None:
+    x = np.array([[1.0, 2.0, 3.0, 4.0]])
+    where = np.array([[True, False, True, True]])
+    labels: Any = [[0.0, 0.0, 1.0, 0.0]] if soft else [2]
+    for options in (
+        {"sample_weight": [np.inf]},
+        {"grad_output": np.inf},
+        {"grad_output": -1.0},
+        {"class_weight": [1, 1, 1e200, 1], "sample_weight": [1e200]},
+        {"grad_output": 1e300, "sample_weight": [1e200]},
+    ):
+        for dtype in (np.float32, np.float64):
+            _, grad = lk.cross_entropy_value_and_grad(
+                x.astype(dtype), labels, where=where, reduction="sum", **options
+            )
+            assert grad[0, 1] == 0
+            assert not np.signbit(grad[0, 1])

@@ -461,6 +461,8 @@ def test_wide_dtypes(dtype: Any, per_row: bool, rng: np.random.Generator) -> Non
         ({"temperature": 0.0}, ValueError, "temperature must be positive and finite"),
         ({"temperature": -1.0}, ValueError, "temperature must be positive and finite"),
         ({"temperature": np.inf}, ValueError, "temperature must be positive and finite"),
+        ({"temperature": 1e-31}, ValueError, "from 1e-30 to 1e"),
+        ({"temperature": [1.0, 1e31]}, ValueError, "from 1e-30 to 1e"),
         ({"temperature": [1.0, np.nan]}, ValueError, "temperature must be positive and finite"),
         ({"temperature": [1.0, 2.0, 3.0]}, ValueError, r"temperature has shape \(3,\)"),
         ({"temperature": "1"}, TypeError, "temperature has dtype"),
@@ -630,3 +632,18 @@ def test_one_row_with_its_temperature_and_lse(
         np.testing.assert_array_equal(
             g(x, x, axis, temperature=kept), g(x, x, axis, temperature=2.0)
         )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("temperature", [1e-30, 1e30])
+def test_the_ends_of_the_temperatures(dtype: Any, temperature: float) -> None:
+    """Also beside -inf, and in a row that its vectors do not fill."""
+    x = np.array([[0, 1e-3, -np.inf, 2] + [1.0] * 13], dtype)
+    z = x.astype(np.longdouble) / temperature
+    e = np.exp(z - z.max())
+    want = (e / e.sum()).astype(dtype)
+    np.testing.assert_allclose(lk.softmax(x, 1, temperature=temperature), want, 1e-6)
+    batch = np.repeat(x, 64, axis=0)
+    np.testing.assert_array_equal(
+        lk.softmax(batch, 1, temperature=temperature)[:1], lk.softmax(x, 1, temperature=temperature)
+    )

@@ -740,3 +740,19 @@ def test_large_partial_overlap(rng: np.random.Generator) -> None:
     want = lk.softmax(x.copy(), 1)
     lk.softmax(x, 1, out=out)
     assert_same_bits(out, want)
+
+
+def test_many_dimensions() -> None:
+    """More of them, all longer than 1, than strides that are looked at one by one."""
+    x = np.ones((2,) * 9)
+    labels = np.zeros((2,) * 8, int)
+    for result in (
+        lk.binary_cross_entropy_with_logits_value_and_grad(x, x)[1],
+        lk.binary_cross_entropy_with_logits(x, x, reduction="none"),
+        lk.mse_loss(x, x, weight=x, reduction="none"),
+        lk.mse_loss_value_and_grad(x, x, weight=x)[1],
+        lk.log_loss_value_and_grad(x, labels)[1],
+        lk.cross_entropy_value_and_grad(x, labels)[1],
+        lk.softmax(x, -1),
+    ):
+        assert np.shape(result) == x.shape
