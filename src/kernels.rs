@@ -21,4 +21,6 @@ pub(crate) mod temperature;
 pub(crate) mod token_logprobs;
 pub(crate) mod top_k;
 pub(crate) mod total;
+#[cfg(feature = "python")]
+pub(crate) mod weighted_logsumexp;
 pub(crate) mod weights;

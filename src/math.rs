@@ -83,9 +83,22 @@ pub(crate) fn magic<E: Element, S: Simd>(s: S, reference: E::V<S>) -> E::V<S> {
 /// `2^-offset` could be seen.
 #[inline(always)]
 pub(crate) fn exp_wide<E: Element, S: Simd>(s: S, d: E::V<S>, low: E::V<S>, offset: E::V<S>) -> E::V<S> {
+    let (p, n) = exp_parts::<E, S>(s, d, low);
+    scale_wide::<E, S>(s, p, E::add(s, n, offset))
+}
+
+/// `(p, n)` with `exp(d + low) = p 2^n` for any `d`, `n` integral or infinite: where `|n|` exceeds `WIDE`, `p` may be
+/// anything. NaN stays NaN.
+#[inline(always)]
+pub(crate) fn exp_parts<E: Element, S: Simd>(s: S, d: E::V<S>, low: E::V<S>) -> (E::V<S>, E::V<S>) {
     let n = E::round(s, E::mul(s, d, E::splat(s, E::LOG2E)));
-    let p = exp_reduced::<E, S>(s, d, n, Some(low));
-    let k = E::add(s, n, offset);
+    (exp_reduced::<E, S>(s, d, n, Some(low)), n)
+}
+
+/// `p 2^k` for positive `p` and any integral `k`: in two scalings, of which the first is exact, and beyond `WIDE` infinity
+/// or zero. A NaN `p` stays NaN.
+#[inline(always)]
+pub(crate) fn scale_wide<E: Element, S: Simd>(s: S, p: E::V<S>, k: E::V<S>) -> E::V<S> {
     let wide = E::splat(s, E::WIDE);
     let tiny = E::lt(s, k, E::splat(s, neg::<E>(E::WIDE)));
     // `max(k, -wide)` and `min(k, wide)` by comparison; a NaN `k` belongs to a NaN `p`, which survives. Of a huge `d`
@@ -125,7 +138,7 @@ pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>, low: V64<S>) -> (V64<S>, V64<S>) {
 
 /// `log(u) + correction` for positive normal `u` and a far smaller correction, as `(high, low)`.
 #[inline(always)]
-fn log_of<S: Simd>(s: S, u: V64<S>, correction: V64<S>) -> (V64<S>, V64<S>) {
+pub(crate) fn log_of<S: Simd>(s: S, u: V64<S>, correction: V64<S>) -> (V64<S>, V64<S>) {
     let c = |x: f64| Double::splat(s, x);
     let one = c(1.0);
     let (m, k) = s.split_exponent(u);

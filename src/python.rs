@@ -379,6 +379,7 @@ mod half;
 mod half_elementwise;
 mod masked;
 mod options;
+mod weighted;
 
 /// An operation of one array operand and a result per element.
 #[inline]
@@ -1355,6 +1356,8 @@ fn _logitkit_core(m: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(log_loss::log_loss, m)?,
         wrap_pyfunction!(log_loss::log_loss_value_and_grad, m)?,
         wrap_pyfunction!(masked::logsumexp_masked, m)?,
+        wrap_pyfunction!(weighted::logsumexp_weighted, m)?,
+        wrap_pyfunction!(weighted::logsumexp_backward_weighted, m)?,
         wrap_pyfunction!(get_num_threads, m)?,
         wrap_pyfunction!(set_num_threads, m)?,
         wrap_pyfunction!(set_thread_override, m)?,

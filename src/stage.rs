@@ -744,6 +744,8 @@ pub(crate) struct Call<'a, T: Float> {
     pub(crate) mask: Option<Mask<T>>,
     /// The results per element are written past the caches.
     pub(crate) stream: bool,
+    /// No block is in columns.
+    pub(crate) only_rows: bool,
 }
 
 // SAFETY: the views' memory is touched by one thread per row only; the caller of an operation vouches for it.
@@ -859,7 +861,8 @@ impl<T: Float> Call<'_, T> {
         let (shape, line) = (self.shape, VECTOR_BYTES / size_of::<T>());
         let len = shape.len;
         let beside = |x: &Operand<T>| side_by_side(&x.view, shape, row, n);
-        let columns = self.fitting() >= GROUP
+        let columns = !self.only_rows
+            && self.fitting() >= GROUP
             && n > 1
             && self.x.iter().all(beside)
             && self.out.as_ref().is_none_or(beside);

@@ -146,6 +146,19 @@ def cross_entropy_grad_hess(
     out: object,
     /,
 ) -> Any: ...
+def logsumexp_weighted(
+    a: object, b: object, axis: object, return_sign: object, mask: object, /
+) -> Any: ...
+def logsumexp_backward_weighted(
+    grad: object,
+    a: object,
+    lse: object,
+    axis: object,
+    b: object,
+    keepdims: object,
+    out: object,
+    /,
+) -> Any: ...
 def logsumexp_masked(
     a: object, axis: object, keepdims: object, out: object, mask: object, /
 ) -> Any: ...

@@ -1,7 +1,7 @@
 """Logsumexp and its gradient with `b`, `where`, `return_sign` and `dtype`.
 
-Without `b` a kernel does the work, and a masked element counts as -inf. Sums with weights are
-`_wide.log_of_sum`, in float64 at least, and rounded once.
+Kernels do the work; a masked element counts as -inf, or as one of weight 0. Sums in longdouble or
+of complex numbers are `_wide.log_of_sum`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ._operands import (
     is_weak,
     is_wide,
     number_array,
+    operand_dtype,
     plain,
     real_dtype,
     result_dtype,
@@ -57,9 +58,18 @@ def logsumexp(
     log_dtype = real_dtype(dtype) if return_sign else dtype
     target = None if out is None else checked_out(out, "out", shape, log_dtype)
 
-    if b is not None or is_wide(dtype):
-        log, sign = _weighted(a, b, mask, terms, axes, dtype)
+    sign = None
+    if is_wide(dtype):
+        log, sign = _wide_sums(a, b, mask, terms, axes, dtype)
         log, sign = log.reshape(shape), sign.reshape(shape)
+        if return_sign:
+            log = log.real
+        elif dtype.kind != "c":
+            log = np.where(sign < 0, np.nan, log)
+    elif b is not None:
+        work = _kernel_dtype(dtype, (a_, a), (b_, b))
+        log, sign = _weighted_sums(a, b, mask, terms, axes, work, bool(return_sign))
+        log, sign = log.reshape(shape), None if sign is None else sign.reshape(shape)
     else:
         log = NotImplemented
         if mask is not None and a.dtype == dtype:
@@ -67,17 +77,16 @@ def logsumexp(
         if log is NotImplemented:
             log = _normalize.logsumexp(_masked(a, mask, dtype), axis, keepdims, None)
         log = np.asarray(log)
-        sign = np.where(np.isnan(log), np.nan, log > -np.inf)
-    if return_sign:
-        log = log.real
-    elif dtype.kind != "c":
-        log = np.where(sign < 0, np.nan, log)
+        if return_sign:
+            sign = np.where(np.isnan(log), np.nan, log > -np.inf)
     if target is None:
         result = scalar_or_array(log.astype(log_dtype))
     else:
         target[...] = log
         result = out
-    return (result, scalar_or_array(sign.astype(dtype))) if return_sign else result
+    return (
+        result if sign is None or not return_sign else (result, scalar_or_array(sign.astype(dtype)))
+    )
 
 
 def _typed(*operands: tuple[object, Array | None]) -> list[Array]:
@@ -98,7 +107,55 @@ def _masked(a: Array, mask: Array | None, dtype: np.dtype[Any]) -> Array:
     return a if dtype == result_dtype(a) else plain(a, work_dtype(dtype))
 
 
-def _weighted(
+def _kernel_dtype(dtype: np.dtype[Any], *operands: tuple[object, Array]) -> np.dtype[Any]:
+    """The dtype in which operands, beside what they were made of, go to a kernel for real results.
+
+    Numbers of Python's own have no say in `dtype`, but are not rounded to it.
+    """
+    arrays = [array for _, array in operands]
+    if operand_dtype(dtype, *arrays).itemsize == 2:
+        return dtype
+    single = all(
+        array.dtype.itemsize <= 4 and array.dtype.kind in "fV"
+        if not is_weak(value)
+        else float(np.float32(array)) == array
+        for value, array in operands
+    )
+    return np.dtype(np.float32 if single and dtype.itemsize <= 4 else np.float64)
+
+
+def _weighted_sums(
+    a: Array,
+    b: Array,
+    mask: Array | None,
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    work: np.dtype[Any],
+    return_sign: bool,
+) -> tuple[Array, Array | None]:
+    """The logarithm of sum b exp(a), and its sign if wanted, for each row: of any shape.
+
+    With the sign, the logarithm is that of the absolute value, otherwise NaN where the sum is
+    negative.
+    """
+    full = shape or (1,)
+    if 0 in full:
+        rows = math.prod(length for axis, length in enumerate(full) if axis not in axes)
+        return np.full(rows, -np.inf), np.zeros(rows)
+    operands = [np.broadcast_to(plain(x, work), full) for x in (a, b)]
+    if mask is not None:
+        mask = mask.reshape(full)
+    answer: Any = NotImplemented
+    if len(axes) == 1:
+        answer = _core.logsumexp_weighted(*operands, axes[0], return_sign, mask)
+    if answer is NotImplemented:
+        operands = [_rows(x, full, axes) for x in operands]
+        mask = None if mask is None else _rows(mask, full, axes)
+        answer = _core.logsumexp_weighted(*operands, 1, return_sign, mask)
+    return answer if return_sign else (answer, None)
+
+
+def _wide_sums(
     a: Array,
     b: Array | None,
     mask: Array | None,
@@ -110,8 +167,7 @@ def _weighted(
     weights = np.ones((), dtype) if b is None else b
     if mask is not None:
         weights = np.where(mask, weights, weights.dtype.type(0))
-    work = np.result_type(dtype, np.float64)
-    return _wide.log_of_sum(_rows(a, shape, axes), _rows(weights, shape, axes), work)
+    return _wide.log_of_sum(_rows(a, shape, axes), _rows(weights, shape, axes), dtype)
 
 
 def _rows(x: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
@@ -166,11 +222,46 @@ def _weighted_backward(
         if out is None
         else checked_out(out, "out", a.shape, dtype)
     )
-    kept = reduced_shape(a.shape, axes, keepdims=True)
-    work = np.result_type(dtype, np.float64)
-    grad, lse = grad.reshape(kept).astype(work), lse.reshape(kept).astype(work)
-    b = b.astype(work)
-    exponent, rest = _wide.difference(a.astype(work), lse)
-    result = _wide.scaled_exp((grad, b), exponent, rest)
-    target[...] = np.where(b == 0, 0, np.where(np.isnan(result), np.nan, result))
+    if is_wide(dtype):
+        kept = reduced_shape(a.shape, axes, keepdims=True)
+        grad, lse = grad.reshape(kept).astype(dtype), lse.reshape(kept).astype(dtype)
+        b = b.astype(dtype)
+        exponent, rest = _wide.difference(a.astype(dtype), lse)
+        result = _wide.scaled_exp((grad, b), exponent, rest)
+        target[...] = np.where(b == 0, 0, np.where(np.isnan(result), np.nan, result))
+    elif a.size:
+        work = _kernel_dtype(dtype, (grad_, grad), (a, a), (lse_, lse), (b_, b))
+        arrays = (plain(x, work) for x in (grad, a, lse, b))
+        _fill_with_gradient(target, *arrays, axes)
     return target
+
+
+def _fill_with_gradient(
+    target: Array, grad: Array, a: Array, lse: Array, b: Array, axes: tuple[int, ...]
+) -> None:
+    """Put grad b exp(a - lse), of nonempty operands of one dtype, into `target`."""
+    full = a.shape or (1,)
+    a, b, out = a.reshape(full), np.broadcast_to(b, full), target.reshape(full)
+    result = NotImplemented
+    if len(axes) == 1:
+        kept = reduced_shape(full, axes, keepdims=True)
+        result = _core.logsumexp_backward_weighted(
+            grad.reshape(kept),
+            a,
+            lse.reshape(kept),
+            axes[0],
+            b,
+            True,
+            out if out.dtype == a.dtype else None,
+        )
+        if result is out:
+            return
+    if result is NotImplemented:
+        rows, weights = _rows(a, full, axes), _rows(b, full, axes)
+        moved = _core.logsumexp_backward_weighted(
+            grad.reshape(-1), rows, lse.reshape(-1), 1, weights, False, None
+        )
+        last = range(-len(axes), 0)
+        result = moved.reshape(np.moveaxis(a, axes, last).shape)
+        result = np.moveaxis(result, last, axes)
+    out[...] = result

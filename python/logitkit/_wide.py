@@ -1,4 +1,4 @@
-"""What NumPy computes instead of a kernel: weighted sums of exponentials, longdouble, complex.
+"""What NumPy computes instead of a kernel: sums of exponentials of longdouble and complex numbers.
 
 With t_i = b_i exp(a_i), k the position of the largest |t_i| and 2^e the power of two above b_k,
 
@@ -8,9 +8,9 @@ The shift is that of the largest |t_i|, not the largest a_i, whose weight may be
 of S is formed as a mantissa and a power of two, so that neither a huge weight nor a huge
 exponential overflows; where a_i = a_k it is b_i 2^-e itself, so that such terms cancel exactly.
 S is held as the sum of two numbers: where one term dominates, the second one keeps what the others
-add. float64 rows without a negative weight need none of this: they are rows of a_i + log(b_i).
+add.
 
-Rows lie along the last axis of 2-d arrays and are float64, longdouble, complex128 or clongdouble.
+Rows lie along the last axis of 2-d arrays and are longdouble, complex128 or clongdouble.
 Complex numbers are summed as their real and imaginary parts.
 """
 
@@ -19,8 +19,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from . import _logitkit_core as _core
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,18 +53,6 @@ def log_of_sum(a: Array, b: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
 
 
 def _log_of_real_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """Weights without a minus sign are added to `a` as their logarithms, for the kernel."""
-    if a.dtype != np.float64:
-        return _log_of_signed_sum(a, b)
-    log: Array = _core.logsumexp(_logs(a, b), 1, False, None)
-    sign = np.where(np.isnan(log), np.nan, log > -np.inf)
-    signed = (b < 0).any(axis=-1)
-    if signed.any():
-        log[signed], sign[signed] = _log_of_signed_sum(a[signed], b[signed])
-    return log, sign
-
-
-def _log_of_signed_sum(a: Array, b: Array) -> tuple[Array, Array]:
     logs = _logs(a, b)
     shift, power = _largest_term(a, b, logs)
     above = difference(np.where(b == 0, -np.inf, a), shift)

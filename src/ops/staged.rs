@@ -3,6 +3,7 @@
 pub(crate) mod elementwise;
 pub(crate) mod evaluation;
 pub(crate) mod grad_hess;
+pub(crate) mod weighted;
 
 use super::{
     FLAT_CLAIM, GradOutput, HUGE_PAGE, Normal, Options, Reduce, SERIAL, STREAM_BYTES, flat, reduced_error,
@@ -103,7 +104,7 @@ unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(
     out: Operand<T>,
 ) {
     let (results, stream) = (Results::As(PerRow::Nothing), streams(shape.size(), &out, x));
-    let call = Call { shape, x, rows: &[], out: Some(out), results, mask: None, stream };
+    let call = Call { shape, x, rows: &[], out: Some(out), results, mask: None, stream, only_rows: false };
     // SAFETY: the caller's promise.
     unsafe { run_kernel(&call, kernel) }
 }
@@ -126,7 +127,7 @@ pub(crate) unsafe fn normalize<T: Float>(
     let mask = mask.map(|view| Mask::new(view, fill));
     let stream = streams(shape.size(), &out, &[x]);
     let results = Results::As(lse.map_or(PerRow::Nothing, PerRow::Array));
-    let call = Call { shape, x: &[x], rows: &[], out: Some(out), results, mask, stream };
+    let call = Call { shape, x: &[x], rows: &[], out: Some(out), results, mask, stream, only_rows: false };
     let element = PhantomData::<T::Ops>;
     // SAFETY: the caller's promise.
     unsafe {
@@ -172,7 +173,7 @@ pub(crate) unsafe fn logsumexp<T: Float>(
 ) {
     let mask = mask.map(|view| Mask::new(view, T::Ops::NEG_INF));
     let results = Results::Stored(out);
-    let call = Call { shape, x: &[x], rows: &[], out: None, results, mask, stream: false };
+    let call = Call { shape, x: &[x], rows: &[], out: None, results, mask, stream: false, only_rows: false };
     // SAFETY: the caller's promise.
     unsafe { run_kernel(&call, &LogSumExp::<T::Ops>(PhantomData)) }
 }
@@ -234,7 +235,8 @@ pub(crate) unsafe fn logsumexp_backward<T: Float>(
 ) {
     let (results, stream) = (Results::As(PerRow::Nothing), streams(shape.size(), &out, &[x]));
     let (rows, x) = ([grad, lse], [x]);
-    let call = Call { shape, x: &x, rows: &rows, out: Some(out), results, mask: None, stream };
+    let call =
+        Call { shape, x: &x, rows: &rows, out: Some(out), results, mask: None, stream, only_rows: false };
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
         let [grad, lse] = block.rows;
         let kernel = LogSumExpBackward { grad: Scale::Rows(grad, 1), lse, inner: 1 };
@@ -302,7 +304,7 @@ impl<T: Float> Loss<'_, T> {
         };
         let call = |per_row| {
             let results = Results::As(per_row);
-            let call = Call { shape, x, rows: &[], out, results, mask, stream };
+            let call = Call { shape, x, rows: &[], out, results, mask, stream, only_rows: false };
             // SAFETY: the caller's promise.
             unsafe { if mask.is_some() { run_all(&call, &masked) } else { run_all(&call, run) } };
         };
@@ -451,7 +453,16 @@ pub(crate) unsafe fn classification_error<T: Float>(
     let kernel = ClassificationError::<T::Ops> { labels, weights, element: PhantomData };
     let call = |per_row| {
         let results = Results::As(per_row);
-        let call = Call { shape, x: &[x], rows: &[], out: None, results, mask: None, stream: false };
+        let call = Call {
+            shape,
+            x: &[x],
+            rows: &[],
+            out: None,
+            results,
+            mask: None,
+            stream: false,
+            only_rows: false,
+        };
         // SAFETY: the caller's promise.
         unsafe { run_kernel(&call, &kernel) };
     };
