@@ -386,10 +386,10 @@ def logsumexp(
     -----
     The largest error is 1.5 units in the last place in float32 and 2 in float64, units of the
     largest of ``abs(result)``, ``max(abs(a))`` and 1; with weights of both signs, times
-    ``sum(abs(b) exp(a)) / abs(sum(b exp(a)))``. 16-bit types are computed in float32 and rounded
-    once. Logarithms of weights, and sums with negative weights, of longdouble and of complex
-    numbers, are computed by NumPy in float64 at least: with its bits, which may differ between
-    processors. The sum of nothing is 0: its logarithm is -inf, its sign 0.
+    ``sum(abs(b) exp(a)) / abs(sum(b exp(a)))``. With `b` the sum is computed in float64 (of
+    float64 operands with compensation), float16 and bfloat16 are computed in float32, and all
+    results are rounded once. longdouble and complex numbers are computed by NumPy, with its bits,
+    which may differ between processors. The sum of nothing is 0: its logarithm is -inf, its sign 0.
 
     References
     ----------
@@ -617,8 +617,8 @@ def logsumexp_backward(
     Notes
     -----
     The largest error is 3 units in the last place in float32 and 4 in float64, besides what the
-    rounding of `lse` brings in. With `b`, and for longdouble, the work is done by NumPy: with its
-    bits, which may differ between processors.
+    rounding of `lse` brings in. longdouble is computed by NumPy, with its bits, which may differ
+    between processors.
 
     References
     ----------

@@ -184,6 +184,16 @@ def logsumexp_where(b: Batch) -> tuple[Any, ...]:
     return (lk.logsumexp(b.x, b.axis, where=b.t > 0.1),)
 
 
+def logsumexp_weighted(b: Batch) -> tuple[Any, ...]:
+    """With weights of both signs, of which some are 0."""
+    return lk.logsumexp(b.x, b.axis, b.t * b.other, return_sign=True)
+
+
+def logsumexp_backward_weighted(b: Batch) -> tuple[Any, ...]:
+    grad, lse = b.other.take(0, axis=b.axis), lk.logsumexp(b.x, b.axis)
+    return (lk.logsumexp_backward(grad, b.x, lse, b.axis, b.t * b.other),)
+
+
 def _loss_options(b: Batch) -> dict[str, Any]:
     classes = b.x.shape[b.axis]
     return {
@@ -293,6 +303,8 @@ ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
         softmax_backward_tempered,
         softmax_where,
         logsumexp_where,
+        logsumexp_weighted,
+        logsumexp_backward_weighted,
         cross_entropy_weighted,
         cross_entropy_options,
         cross_entropy_soft_options,
