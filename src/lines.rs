@@ -8,7 +8,7 @@
 //! | rows of neighbouring elements, longer than [`SHORT`] | in place, several rows at a time; a kernel may set another limit |
 //! | shorter rows | 16 (`f32`) or 8 (`f64`) rows put side by side in a tile, and back: the shortest by permutations ([`interleave`]), others by a transposition in registers; a kernel that can takes these as they lie ([`Dense`]) |
 //! | any other strides, class axis up to [`TALL`] bytes | 64 neighbouring rows copied into tiles, and back |
-//! | longer than that | one row gathered into a buffer at a time |
+//! | longer than that | the rows of a cache line copied into buffers, and back; one at a time where they do not lie side by side |
 //!
 //! Both forms of a kernel give a row the same bits, so the choice is one of speed alone.
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
@@ -27,6 +27,8 @@ use std::ops::Range;
 pub(crate) const SHORT: usize = 40;
 /// Strided rows are walked as tiles up to this many bytes (the size of a block: tiles have one).
 const TALL: usize = 4096;
+/// Bytes of the buffers for rows that are gathered together.
+const GATHERED_BYTES: usize = 256 * 1024;
 /// Rows that are finished together: so many that the latency of a logarithm is not waited for.
 pub(crate) const GROUP: usize = 64;
 /// Tiles of a group, of the type with the narrower vector.
@@ -447,12 +449,50 @@ impl<K: Kernel> Walk<'_, K> {
 
     #[inline(always)]
     unsafe fn walk_gathered<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64) {
+        let (plan, shape) = (self.plan, self.plan.shape);
+        let (len, width) = (shape.len, K::E::WIDTH);
         let group = scratch.group::<K::E>();
-        for row in self.rows.clone() {
-            let put = self.plan.out.row(row, self.plan.shape.inner);
+        let bytes = len * size_of::<<K::E as Element>::T>() * (K::INPUTS + usize::from(K::WRITES));
+        let most = (GATHERED_BYTES / bytes + 1).min(width);
+        // Rows that are not a power of two apart: the lines of a column would go to one place of the cache.
+        let step = len.next_multiple_of(width) + width;
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let n = most.min(self.rows.end - row);
+            let n = if shape.inner == 1 { n } else { n.min(shape.inner - row % shape.inner) };
+            let beside = |view: &View<_>| side_by_side(view, shape, row, n);
+            let beside = plan.x[..K::INPUTS].iter().all(beside) && (!K::WRITES || beside(&plan.out));
             let per_row = offset(per_row, row - self.rows.start);
-            // SAFETY: the caller's promise.
-            unsafe { self.single(s, &mut scratch.gathered, group, row, per_row, put, self.plan.out.len) };
+            if n == 1 || !beside {
+                let put = plan.out.row(row, shape.inner);
+                // SAFETY: the caller's promise.
+                unsafe { self.single(s, &mut scratch.gathered, group, row, per_row, put, plan.out.len) };
+                row += 1;
+                continue;
+            }
+            let mut rows = self.start(row, n);
+            (rows.stream, rows.ahead) = (false, 0);
+            for operand in 0..K::INPUTS {
+                let buffer = scratch.gathered[operand].get(step * n);
+                let columns =
+                    Columns { first: rows.x[operand].0.cast_mut(), step: plan.x[operand].len, n, len };
+                // SAFETY: the rows lie side by side; the buffer has room for them.
+                unsafe { columns.to_rows::<K::E, S>(s, buffer, step) };
+                rows.x[operand] = (buffer.cast_const(), step as isize);
+            }
+            let put = rows.out.0;
+            if K::WRITES {
+                rows.out = (scratch.gathered[2].get(step * n), step as isize);
+                rows.stored = rows.out;
+            }
+            // SAFETY: the buffers hold whole rows; `per_row` is the caller's.
+            s.call(Kernelled { kernel: self.kernel, rows: &rows, group, per_row });
+            if K::WRITES {
+                let columns = Columns { first: put, step: plan.out.len, n, len };
+                // SAFETY: as above.
+                unsafe { columns.from_rows::<K::E, S>(s, rows.out.0, step) };
+            }
+            row += n;
         }
     }
 
@@ -526,6 +566,75 @@ impl<K: Kernel> Walk<'_, K> {
                 };
             }
             row += count;
+        }
+    }
+}
+
+/// Up to `WIDTH` rows side by side: element `c` of row `i` at `first + c * step + i`.
+struct Columns<T> {
+    first: *mut T,
+    step: isize,
+    n: usize,
+    len: usize,
+}
+
+impl<T> Columns<T> {
+    /// Copies the rows to memory of their own, each with the next `step` elements behind it.
+    ///
+    /// # Safety
+    /// The rows are valid for reading, `rows` for writing `n * step` elements, of which a row has `len`, rounded up to
+    /// whole vectors.
+    #[inline(always)]
+    unsafe fn to_rows<E: Element<T = T>, S: Simd>(&self, s: S, rows: *mut T, step: usize) {
+        for c in (0..self.len).step_by(E::WIDTH) {
+            let mut tile = [E::splat(s, E::ZERO); MAX_WIDTH];
+            for (j, v) in tile.iter_mut().enumerate().take(E::WIDTH) {
+                if c + j >= self.len {
+                    continue;
+                }
+                let p = self.first.wrapping_offset((c + j) as isize * self.step).cast_const();
+                // The next rows'; each class may be in a page of its own.
+                prefetch(p.wrapping_add(self.n));
+                // SAFETY: the caller's promise.
+                *v = unsafe {
+                    if self.n == E::WIDTH { E::load(s, p) } else { E::load_first(s, p, self.n, E::ZERO) }
+                };
+            }
+            E::transpose(s, &mut tile[..E::WIDTH]);
+            for (i, &v) in tile.iter().enumerate().take(E::WIDTH) {
+                if i < self.n {
+                    // SAFETY: the caller's promise.
+                    unsafe { E::store(s, v, rows.add(i * step + c)) };
+                }
+            }
+        }
+    }
+
+    /// The reverse of [`Columns::to_rows`].
+    ///
+    /// # Safety
+    /// The same, with reading and writing exchanged.
+    #[inline(always)]
+    unsafe fn from_rows<E: Element<T = T>, S: Simd>(&self, s: S, rows: *const T, step: usize) {
+        for c in (0..self.len).step_by(E::WIDTH) {
+            let mut tile = [E::splat(s, E::ZERO); MAX_WIDTH];
+            for (i, v) in tile.iter_mut().enumerate().take(E::WIDTH) {
+                if i < self.n {
+                    // SAFETY: the caller's promise.
+                    *v = unsafe { E::load(s, rows.add(i * step + c)) };
+                }
+            }
+            E::transpose(s, &mut tile[..E::WIDTH]);
+            for (j, &v) in tile.iter().enumerate().take(E::WIDTH) {
+                if c + j >= self.len {
+                    continue;
+                }
+                let p = self.first.wrapping_offset((c + j) as isize * self.step);
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if self.n == E::WIDTH { E::store(s, v, p) } else { E::store_first(s, v, p, self.n) }
+                };
+            }
         }
     }
 }
