@@ -8,7 +8,7 @@
 //! | rows of neighbouring elements, longer than [`SHORT`] | in place, several rows at a time; a kernel may set another limit |
 //! | shorter rows | 16 (`f32`) or 8 (`f64`) rows put side by side in a tile, and back: the shortest by permutations ([`interleave`]), others by a transposition in registers; a kernel that can takes these as they lie ([`Dense`]) |
 //! | any other strides, class axis up to [`TALL`] bytes | 64 neighbouring rows copied into tiles, and back |
-//! | longer than that | the rows of a cache line copied into buffers, and back; one at a time where they do not lie side by side |
+//! | longer than that | neighbouring rows transposed into a buffer, and back; one at a time where they do not lie side by side |
 //!
 //! Both forms of a kernel give a row the same bits, so the choice is one of speed alone.
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
@@ -451,11 +451,19 @@ impl<K: Kernel> Walk<'_, K> {
     unsafe fn walk_gathered<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64) {
         let (plan, shape) = (self.plan, self.plan.shape);
         let (len, width) = (shape.len, K::E::WIDTH);
-        let group = scratch.group::<K::E>();
-        let bytes = len * size_of::<<K::E as Element>::T>() * (K::INPUTS + usize::from(K::WRITES));
-        let most = (GATHERED_BYTES / bytes + 1).min(width);
+        let size = size_of::<<K::E as Element>::T>();
+        let most = (GATHERED_BYTES / (len * size * K::INPUTS) + 1).min(GROUP);
+        let most = if most > width { most / width * width } else { most };
         // Rows that are not a power of two apart: the lines of a column would go to one place of the cache.
         let step = len.next_multiple_of(width) + width;
+        // Results take the place of the first operand; so the exponentials need one of their own.
+        let at_once = if K::WRITES { (GROUP_BYTES / (len * size)).clamp(1, most) } else { most };
+        let stored = if K::WRITES && len * size <= STORED_BYTES {
+            (scratch.stored.get(at_once * step), step as isize)
+        } else {
+            (std::ptr::null_mut(), 0)
+        };
+        let group = scratch.group::<K::E>();
         let mut row = self.rows.start;
         while row < self.rows.end {
             let n = most.min(self.rows.end - row);
@@ -470,27 +478,28 @@ impl<K: Kernel> Walk<'_, K> {
                 row += 1;
                 continue;
             }
-            let mut rows = self.start(row, n);
-            (rows.stream, rows.ahead) = (false, 0);
-            for operand in 0..K::INPUTS {
-                let buffer = scratch.gathered[operand].get(step * n);
-                let columns =
-                    Columns { first: rows.x[operand].0.cast_mut(), step: plan.x[operand].len, n, len };
+            let mut buffers = [std::ptr::null_mut(); 2];
+            for (operand, buffer) in buffers.iter_mut().enumerate().take(K::INPUTS) {
+                *buffer = scratch.gathered[operand].get(step * n);
+                let x = &plan.x[operand];
+                let columns = Columns { first: x.row(row, shape.inner), step: x.len, n, len };
                 // SAFETY: the rows lie side by side; the buffer has room for them.
-                unsafe { columns.to_rows::<K::E, S>(s, buffer, step) };
-                rows.x[operand] = (buffer.cast_const(), step as isize);
+                unsafe { columns.to_rows::<K::E, S>(s, *buffer, step) };
             }
-            let put = rows.out.0;
-            if K::WRITES {
-                rows.out = (scratch.gathered[2].get(step * n), step as isize);
-                rows.stored = rows.out;
+            for i in (0..n).step_by(at_once) {
+                let mut rows = self.start(row + i, at_once.min(n - i));
+                (rows.stream, rows.ahead, rows.stored) = (false, 0, stored);
+                for (x, buffer) in rows.x.iter_mut().zip(buffers) {
+                    *x = (buffer.wrapping_add(i * step).cast_const(), step as isize);
+                }
+                rows.out = (buffers[0].wrapping_add(i * step), step as isize);
+                // SAFETY: the buffers hold whole rows; `per_row` is the caller's.
+                s.call(Kernelled { kernel: self.kernel, rows: &rows, group, per_row: offset(per_row, i) });
             }
-            // SAFETY: the buffers hold whole rows; `per_row` is the caller's.
-            s.call(Kernelled { kernel: self.kernel, rows: &rows, group, per_row });
             if K::WRITES {
-                let columns = Columns { first: put, step: plan.out.len, n, len };
+                let columns = Columns { first: plan.out.row(row, shape.inner), step: plan.out.len, n, len };
                 // SAFETY: as above.
-                unsafe { columns.from_rows::<K::E, S>(s, rows.out.0, step) };
+                unsafe { columns.from_rows::<K::E, S>(s, buffers[0], step) };
             }
             row += n;
         }
@@ -570,7 +579,7 @@ impl<K: Kernel> Walk<'_, K> {
     }
 }
 
-/// Up to `WIDTH` rows side by side: element `c` of row `i` at `first + c * step + i`.
+/// Rows side by side: element `c` of row `i` at `first + c * step + i`.
 struct Columns<T> {
     first: *mut T,
     step: isize,
@@ -579,7 +588,7 @@ struct Columns<T> {
 }
 
 impl<T> Columns<T> {
-    /// Copies the rows to memory of their own, each with the next `step` elements behind it.
+    /// Copies the rows to memory of their own, `step` elements apart.
     ///
     /// # Safety
     /// The rows are valid for reading, `rows` for writing `n * step` elements, of which a row has `len`, rounded up to
@@ -587,24 +596,28 @@ impl<T> Columns<T> {
     #[inline(always)]
     unsafe fn to_rows<E: Element<T = T>, S: Simd>(&self, s: S, rows: *mut T, step: usize) {
         for c in (0..self.len).step_by(E::WIDTH) {
-            let mut tile = [E::splat(s, E::ZERO); MAX_WIDTH];
-            for (j, v) in tile.iter_mut().enumerate().take(E::WIDTH) {
-                if c + j >= self.len {
-                    continue;
-                }
-                let p = self.first.wrapping_offset((c + j) as isize * self.step).cast_const();
-                // The next rows'; each class may be in a page of its own.
-                prefetch(p.wrapping_add(self.n));
-                // SAFETY: the caller's promise.
-                *v = unsafe {
-                    if self.n == E::WIDTH { E::load(s, p) } else { E::load_first(s, p, self.n, E::ZERO) }
-                };
-            }
-            E::transpose(s, &mut tile[..E::WIDTH]);
-            for (i, &v) in tile.iter().enumerate().take(E::WIDTH) {
-                if i < self.n {
+            for i in (0..self.n).step_by(E::WIDTH) {
+                let n = E::WIDTH.min(self.n - i);
+                let mut tile = [E::splat(s, E::ZERO); MAX_WIDTH];
+                // (Over all vectors, here and below, so that they stay in registers.)
+                for (j, v) in tile.iter_mut().enumerate().take(E::WIDTH) {
+                    if c + j >= self.len {
+                        continue;
+                    }
+                    let p = self.first.wrapping_offset((c + j) as isize * self.step).wrapping_add(i);
+                    // The next rows'; each class may be in a page of its own.
+                    prefetch(p.wrapping_add(self.n));
                     // SAFETY: the caller's promise.
-                    unsafe { E::store(s, v, rows.add(i * step + c)) };
+                    *v = unsafe {
+                        if n == E::WIDTH { E::load(s, p) } else { E::load_first(s, p, n, E::ZERO) }
+                    };
+                }
+                E::transpose(s, &mut tile[..E::WIDTH]);
+                for (lane, &v) in tile.iter().enumerate().take(E::WIDTH) {
+                    if lane < n {
+                        // SAFETY: the caller's promise.
+                        unsafe { E::store(s, v, rows.add((i + lane) * step + c)) };
+                    }
                 }
             }
         }
@@ -617,23 +630,24 @@ impl<T> Columns<T> {
     #[inline(always)]
     unsafe fn from_rows<E: Element<T = T>, S: Simd>(&self, s: S, rows: *const T, step: usize) {
         for c in (0..self.len).step_by(E::WIDTH) {
-            let mut tile = [E::splat(s, E::ZERO); MAX_WIDTH];
-            for (i, v) in tile.iter_mut().enumerate().take(E::WIDTH) {
-                if i < self.n {
+            for i in (0..self.n).step_by(E::WIDTH) {
+                let n = E::WIDTH.min(self.n - i);
+                let mut tile = [E::splat(s, E::ZERO); MAX_WIDTH];
+                for (lane, v) in tile.iter_mut().enumerate().take(E::WIDTH) {
+                    if lane < n {
+                        // SAFETY: the caller's promise.
+                        *v = unsafe { E::load(s, rows.add((i + lane) * step + c)) };
+                    }
+                }
+                E::transpose(s, &mut tile[..E::WIDTH]);
+                for (j, &v) in tile.iter().enumerate().take(E::WIDTH) {
+                    if c + j >= self.len {
+                        continue;
+                    }
+                    let p = self.first.wrapping_offset((c + j) as isize * self.step).wrapping_add(i);
                     // SAFETY: the caller's promise.
-                    *v = unsafe { E::load(s, rows.add(i * step + c)) };
+                    unsafe { if n == E::WIDTH { E::store(s, v, p) } else { E::store_first(s, v, p, n) } };
                 }
-            }
-            E::transpose(s, &mut tile[..E::WIDTH]);
-            for (j, &v) in tile.iter().enumerate().take(E::WIDTH) {
-                if c + j >= self.len {
-                    continue;
-                }
-                let p = self.first.wrapping_offset((c + j) as isize * self.step);
-                // SAFETY: the caller's promise.
-                unsafe {
-                    if self.n == E::WIDTH { E::store(s, v, p) } else { E::store_first(s, v, p, self.n) }
-                };
             }
         }
     }
