@@ -645,6 +645,7 @@ impl<T> Columns<T> {
                         continue;
                     }
                     let p = self.first.wrapping_offset((c + j) as isize * self.step).wrapping_add(i);
+                    prefetch(p.wrapping_offset(E::WIDTH as isize * self.step));
                     // SAFETY: the caller's promise.
                     unsafe { if n == E::WIDTH { E::store(s, v, p) } else { E::store_first(s, v, p, n) } };
                 }
@@ -912,6 +913,9 @@ pub(crate) unsafe fn unstage<E: Element, S: Simd>(
             let line = to.wrapping_offset(c as isize * view.len);
             let aligned = stream && line.addr().is_multiple_of(VECTOR_BYTES);
             for first in (0..count).step_by(width) {
+                if !aligned {
+                    prefetch(line.wrapping_offset(8 * view.len).wrapping_add(first));
+                }
                 // SAFETY: there is a tile for every `width` rows.
                 let v = unsafe { E::load(s, tile.add(first / width * size + c * width)) };
                 // SAFETY: the rows lie side by side.
