@@ -37,6 +37,8 @@ pub(crate) const MAX_GROUPS: usize = GROUP / 8;
 const GROUP_BYTES: usize = 16 * 1024;
 /// How far ahead rows are prefetched: the processor's own prefetching ends with each page.
 pub(crate) const AHEAD_BYTES: usize = 16 * 1024;
+/// How many classes ahead strided columns are prefetched.
+const AHEAD_CLASSES: usize = 8;
 /// Longer rows compute their exponentials twice instead of storing them.
 const STORED_BYTES: usize = 1 << 20;
 /// Scratch memory that a thread keeps between calls.
@@ -605,8 +607,7 @@ impl<T> Columns<T> {
                         continue;
                     }
                     let p = self.first.wrapping_offset((c + j) as isize * self.step).wrapping_add(i);
-                    // The next rows'; each class may be in a page of its own.
-                    prefetch(p.wrapping_add(self.n));
+                    prefetch(class_ahead(self.first, self.step, c + j, self.len, self.n).wrapping_add(i));
                     // SAFETY: the caller's promise.
                     *v = unsafe {
                         if n == E::WIDTH { E::load(s, p) } else { E::load_first(s, p, n, E::ZERO) }
@@ -645,7 +646,7 @@ impl<T> Columns<T> {
                         continue;
                     }
                     let p = self.first.wrapping_offset((c + j) as isize * self.step).wrapping_add(i);
-                    prefetch(p.wrapping_offset(E::WIDTH as isize * self.step));
+                    prefetch(class_ahead(self.first, self.step, c + j, self.len, self.n).wrapping_add(i));
                     // SAFETY: the caller's promise.
                     unsafe { if n == E::WIDTH { E::store(s, v, p) } else { E::store_first(s, v, p, n) } };
                 }
@@ -750,6 +751,15 @@ pub(crate) fn side_by_side<T>(view: &View<T>, shape: Shape, row: usize, n: usize
     if shape.inner == 1 { view.outer == 1 } else { view.inner == 1 && row % shape.inner + n <= shape.inner }
 }
 
+/// Where a class [`AHEAD_CLASSES`] after class `c` of rows side by side begins, which may be one of the `count` rows after
+/// these: each class may be in a page of its own, where nobody foresees it.
+#[inline(always)]
+fn class_ahead<T>(first: *const T, step: isize, c: usize, len: usize, count: usize) -> *const T {
+    let c = c + AHEAD_CLASSES;
+    let class = if c < len { c } else { (c - len) % len };
+    first.wrapping_offset(class as isize * step).wrapping_add(if c < len { 0 } else { count })
+}
+
 /// Puts the first `left` elements of `n` rows, `step` elements apart, side by side; lanes beyond repeat the last row.
 ///
 /// # Safety
@@ -828,9 +838,9 @@ pub(crate) unsafe fn stage<E: Element, S: Simd>(
         let from = view.row(row, shape.inner);
         for c in 0..len {
             let line = from.wrapping_offset(c as isize * view.len);
+            let ahead = class_ahead(from, view.len, c, len, count);
             for first in (0..count).step_by(width) {
-                // The next band's; each class may be in a page of its own, where nobody foresees it.
-                prefetch(line.wrapping_add(count + first));
+                prefetch(ahead.wrapping_add(first));
                 // SAFETY: the rows lie side by side.
                 let v = unsafe { E::load(s, line.add(first)) };
                 // SAFETY: there is a tile for every `width` rows.
@@ -912,9 +922,10 @@ pub(crate) unsafe fn unstage<E: Element, S: Simd>(
         for c in 0..len {
             let line = to.wrapping_offset(c as isize * view.len);
             let aligned = stream && line.addr().is_multiple_of(VECTOR_BYTES);
+            let ahead = class_ahead(to, view.len, c, len, count);
             for first in (0..count).step_by(width) {
                 if !aligned {
-                    prefetch(line.wrapping_offset(8 * view.len).wrapping_add(first));
+                    prefetch(ahead.wrapping_add(first));
                 }
                 // SAFETY: there is a tile for every `width` rows.
                 let v = unsafe { E::load(s, tile.add(first / width * size + c * width)) };
