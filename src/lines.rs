@@ -37,7 +37,9 @@ pub(crate) const MAX_GROUPS: usize = GROUP / 8;
 const GROUP_BYTES: usize = 16 * 1024;
 /// How far ahead rows are prefetched: the processor's own prefetching ends with each page.
 pub(crate) const AHEAD_BYTES: usize = 16 * 1024;
-/// How many classes ahead strided columns are prefetched.
+/// Columns up to this length are prefetched a band ahead, and their results not at all: there are few lines to wait for.
+const FEW_CLASSES: usize = 32;
+/// Longer ones are prefetched so many classes ahead.
 const AHEAD_CLASSES: usize = 8;
 /// Longer rows compute their exponentials twice instead of storing them.
 const STORED_BYTES: usize = 1 << 20;
@@ -751,13 +753,14 @@ pub(crate) fn side_by_side<T>(view: &View<T>, shape: Shape, row: usize, n: usize
     if shape.inner == 1 { view.outer == 1 } else { view.inner == 1 && row % shape.inner + n <= shape.inner }
 }
 
-/// Where a class [`AHEAD_CLASSES`] after class `c` of rows side by side begins, which may be one of the `count` rows after
-/// these: each class may be in a page of its own, where nobody foresees it.
+/// What is prefetched where class `c` of some rows side by side is reached: each class may be in a page of its own, where
+/// nobody foresees it. It is a class soon to come, of these rows or of the `count` rows after them; of short rows the
+/// same class of the next ones.
 #[inline(always)]
 fn class_ahead<T>(first: *const T, step: isize, c: usize, len: usize, count: usize) -> *const T {
-    let c = c + AHEAD_CLASSES;
-    let class = if c < len { c } else { (c - len) % len };
-    first.wrapping_offset(class as isize * step).wrapping_add(if c < len { 0 } else { count })
+    let c = c + if len > FEW_CLASSES { AHEAD_CLASSES } else { len };
+    let (class, row) = if c < len { (c, 0) } else { (c - len, count) };
+    first.wrapping_offset(class as isize * step).wrapping_add(row)
 }
 
 /// Puts the first `left` elements of `n` rows, `step` elements apart, side by side; lanes beyond repeat the last row.
@@ -924,7 +927,7 @@ pub(crate) unsafe fn unstage<E: Element, S: Simd>(
             let aligned = stream && line.addr().is_multiple_of(VECTOR_BYTES);
             let ahead = class_ahead(to, view.len, c, len, count);
             for first in (0..count).step_by(width) {
-                if !aligned {
+                if !aligned && len > FEW_CLASSES {
                     prefetch(ahead.wrapping_add(first));
                 }
                 // SAFETY: there is a tile for every `width` rows.
