@@ -138,7 +138,7 @@ pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>, low: V64<S>) -> (V64<S>, V64<S>) {
 
 /// `log(u) + correction` for positive normal `u` and a far smaller correction, as `(high, low)`.
 #[inline(always)]
-pub(crate) fn log_of<S: Simd>(s: S, u: V64<S>, correction: V64<S>) -> (V64<S>, V64<S>) {
+fn log_of<S: Simd>(s: S, u: V64<S>, correction: V64<S>) -> (V64<S>, V64<S>) {
     let c = |x: f64| Double::splat(s, x);
     let one = c(1.0);
     let (m, k) = s.split_exponent(u);

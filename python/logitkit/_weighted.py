@@ -167,7 +167,8 @@ def _wide_sums(
     weights = np.ones((), dtype) if b is None else b
     if mask is not None:
         weights = np.where(mask, weights, weights.dtype.type(0))
-    return _wide.log_of_sum(_rows(a, shape, axes), _rows(weights, shape, axes), dtype)
+    work = np.result_type(dtype, np.float64)
+    return _wide.log_of_sum(_rows(a, shape, axes), _rows(weights, shape, axes), work)
 
 
 def _rows(x: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:

@@ -8,8 +8,7 @@
 //! `m` is the element whose term `|b_m| exp(a_m)` is the largest, but for a factor below 2: not that of the largest `a`,
 //! whose weight may be tiny. Terms are mantissas and powers of two, `b = m 2^k`, so neither a huge weight nor a huge
 //! exponential overflows; where `a_c` is `a_m` a term is the weight itself, so that such terms cancel exactly. All of it
-//! is computed in `f64`; for `f64` operands the differences, products and sums have a low part, so that the error is that
-//! of the exponentials.
+//! is computed in `f64`, products and sums with a low part, so that the error is that of the exponentials.
 //!
 //! An element of weight 0 does not count, whatever its `a` is.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
@@ -17,7 +16,7 @@
 use crate::exact::frexp;
 use crate::float::{Acc, Double, Element, Float, V64, load64, store64, two_sum_v};
 use crate::lines::{GROUP, PerRow, Plan};
-use crate::math::{exp_parts, exp_wide, log, log_of, scale_wide};
+use crate::math::{exp_parts, exp_wide, log, scale_wide};
 use crate::shape::View;
 use crate::simd::{Simd, Task};
 use std::ops::Range;
@@ -172,7 +171,7 @@ unsafe fn sum<E: Element, S: Simd>(
     k: f64,
 ) -> (f64, f64) {
     let (zero, shift, k) = (Double::splat(s, 0.0), Double::splat(s, shift), Double::splat(s, k));
-    let mut acc: Acc<S> = [zero; 2];
+    let mut sums: [Acc<S>; 2] = [[zero; 2]; 2];
     for c in (0..len).step_by(E::WIDTH) {
         let n = (len - c).min(E::WIDTH);
         // SAFETY: as many elements remain.
@@ -180,21 +179,18 @@ unsafe fn sum<E: Element, S: Simd>(
             let a = E::load_first(s, a.add(c), n, E::NEG_INF);
             (E::wide(s, a), E::wide(s, E::load_first(s, b.add(c), n, E::ZERO)))
         };
-        let mut terms: Acc<S> = [zero; 2];
         for i in 0..parts::<E>() {
             let w = weight::<E, S>(s, b[i]);
             let (d, low) = difference::<E, S>(s, a[i], shift);
             let e = exp_wide::<Double, S>(s, d, low, Double::sub(s, w.k, k));
             let e = Double::select(s, Double::lt(s, zero, w.size), e, zero);
             let m = signed(s, w.m, b[i]);
-            terms[i] = Double::mul(s, e, m);
-            if E::COMPENSATED {
-                terms[1] = Double::fma(s, e, m, Double::sub(s, zero, terms[0]));
-            }
+            let term = Double::mul(s, e, m);
+            let rest = Double::fma(s, e, m, Double::sub(s, zero, term));
+            sums[i] = Double::merge(s, sums[i], [term, rest]);
         }
-        acc = E::merge(s, acc, terms);
     }
-    E::reduce(s, acc)
+    Double::reduce(s, Double::merge(s, sums[0], sums[1]))
 }
 
 /// The result of a row with an infinite term or a NaN: the logarithm and the sign.
@@ -250,13 +246,13 @@ impl Pending {
         let e = Double::add(s, e, rest);
         let whole = Double::add(s, total, e);
         let left = Double::add(s, Double::sub(s, total, whole), e);
-        let (size, none) =
-            (signed(s, whole, whole), Double::lt(s, signed(s, whole, whole), Double::splat(s, TINY)));
-        let sum = log_of(s, Double::select(s, none, one, size), Double::div(s, left, whole));
-        let first = log(s, signed(s, weight, weight));
+        let size = signed(s, whole, whole);
+        let (sum, first) = (log(s, size), log(s, signed(s, weight, weight)));
         let (x, e) = two_sum_v(s, shift, first.0);
         let (y, e2) = two_sum_v(s, x, sum.0);
         let low = Double::add(s, Double::add(s, e, e2), Double::add(s, first.1, sum.1));
+        let low = Double::add(s, low, Double::div(s, left, whole));
+        let none = Double::lt(s, size, Double::splat(s, TINY));
         let sign = signed(s, signed(s, one, unit), whole);
         (
             Double::select(s, none, Double::splat(s, f64::NEG_INFINITY), Double::add(s, y, low)),
@@ -387,8 +383,9 @@ fn backward<E: Element, S: Simd>(s: S, a: V64<S>, b: V64<S>, lse: f64, g: f64, (
     if Double::bits(s, Double::lt(s, w.size, infinity)) == 0xff && g.is_finite() && g != 0.0 {
         return y;
     }
-    // What the formula gives for a factor that is zero, infinite or NaN.
-    let e = exp_wide::<Double, S>(s, d, low, zero);
+    // What a factor that is zero, infinite or NaN makes of an exponential, however large or small that is.
+    let finite = Double::lt(s, signed(s, d, d), infinity);
+    let e = Double::select(s, finite, Double::splat(s, 1.0), exp_wide::<Double, S>(s, d, low, zero));
     let formula = Double::mul(s, Double::mul(s, Double::splat(s, g), b), e);
     let usual =
         if g.is_finite() && g != 0.0 { Double::lt(s, w.size, infinity) } else { Double::lt(s, zero, zero) };

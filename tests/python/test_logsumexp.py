@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import reference as ref
 from layouts import assert_same_bits
+from logitkit import _logitkit_core as core
 
 Array = npt.NDArray[Any]
 
@@ -144,6 +145,36 @@ def test_what_others_add_to_a_dominant_term(dtype: Any) -> None:
         rest = b[0] * b[1] * np.exp(-40.0)
         assert value == pytest.approx(rest, rel=1e-6)
         assert sign == b[0]
+
+
+@both
+@pytest.mark.parametrize("distance", [1, 40, 100, 700, 740])
+@pytest.mark.usefixtures("keep_settings")
+def test_what_is_left_when_the_largest_terms_cancel(distance: float, dtype: Any) -> None:
+    """Down to a subnormal share of the largest term, with the same bits at every level."""
+    row = np.array([[3, 3, 3 - distance], [3, 3 - distance, 3]], dtype=dtype)
+    b = np.array([[2, -2, 1], [-2, 1, 2]], dtype=dtype)
+    results = []
+    for level in core.simd_levels():
+        core.set_simd_level(level)
+        results.append(lk.logsumexp(row, 1, b, return_sign=True))
+    value, sign = results[0]
+    # (A subnormal share has few digits.)
+    rtol = 4 * np.finfo(dtype).eps if distance <= 700 else 1e-4
+    np.testing.assert_allclose(value, 3 - distance, rtol=rtol)
+    assert sign.tolist() == [1, 1]
+    for other in results[1:]:
+        assert_same_bits(other[0], value)
+        assert_same_bits(other[1], sign)
+
+
+@pytest.mark.parametrize(("dtype", "eps"), [(np.complex64, 6e-8), (np.complex128, 1e-15)])
+def test_complex_weights_that_span_magnitudes(dtype: Any, eps: float) -> None:
+    """complex64 is computed in complex128: a weight beyond float32 is no infinity."""
+    for weight in (1e-300, 1e300):
+        value, phase = lk.logsumexp(np.array([0, 1], dtype=dtype), b=weight, return_sign=True)
+        assert value == pytest.approx(np.log(weight) + np.log(1 + np.e), rel=eps)
+        assert phase == 1
 
 
 # --- special values ------------------------------------------------------------------------------
@@ -521,6 +552,23 @@ def test_gradient_with_weights(family: str, dtype: Any, rng: np.random.Generator
             want = [factor * w * mpmath.exp(v - shift) for v, w in zip(*exact, strict=True)]
             assert ref.mp_ulp_error(got, want) <= {np.float32: 3, np.float64: 4}[dtype]
         assert_same_bits(got[b == 0], np.zeros((b == 0).sum(), dtype=dtype))
+
+
+@both
+def test_factors_that_are_no_finite_numbers_in_the_gradient(dtype: Any) -> None:
+    """0 and infinity times an exponential, however large or small that is."""
+    tiny = np.finfo(dtype).smallest_subnormal
+    a, b = np.array([0], dtype=dtype), np.array([tiny], dtype=dtype)
+    lse = lk.logsumexp(a, b=b)
+    assert lk.logsumexp_backward(dtype(0), a, lse, b=b) == 0
+    assert lk.logsumexp_backward(dtype(1), a, lse, b=b) == pytest.approx(1, rel=1e-4)
+    a, one = np.array([0, 800, -INF], dtype=dtype), np.ones(3, dtype=dtype)
+    got = lk.logsumexp_backward(dtype(INF), a, dtype(800), b=one)
+    assert_same_bits(got, np.array([INF, INF, NAN], dtype=dtype))
+    got = lk.logsumexp_backward(dtype(1), a, dtype(800), b=np.array([-INF, 1, NAN], dtype=dtype))
+    assert_same_bits(got, np.array([-INF, 1, NAN], dtype=dtype))
+    got = lk.logsumexp_backward(dtype(0), a, dtype(800), b=np.array([INF, 1, -1], dtype=dtype))
+    np.testing.assert_array_equal(got, [NAN, 0, 0])
 
 
 def test_gradient_of_weights_that_span_magnitudes() -> None:
