@@ -32,6 +32,7 @@ SHAPES: list[tuple[tuple[int, ...], int]] = [
     ((3, 4099), 1),
     ((5, 37), 0),
     ((300, 21), 0),
+    ((1100, 61), 0),
     ((3, 7, 5, 6), 1),
     ((2, 21, 9, 11), 1),
     ((2, 130, 70), 1),
@@ -164,7 +165,7 @@ def test_rows_alone(name: str, dtype: Any, rng: np.random.Generator) -> None:
 def test_columns_alone(name: str, dtype: Any, rng: np.random.Generator) -> None:
     """The same when the class axis is not the last one."""
     f = operations.ROW_BY_ROW[name]
-    for shape in [(3, 7, 83), (2, 70, 130), (1, 300, 21)]:
+    for shape in [(3, 7, 83), (2, 70, 130), (1, 300, 21), (2, 1100, 75)]:
         batch = make_batch(special(shape, dtype, rng), 1, rng)
         whole = f(batch)
 
