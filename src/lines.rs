@@ -488,7 +488,7 @@ impl<K: Kernel> Walk<'_, K> {
                 let x = &plan.x[operand];
                 let columns = Columns { first: x.row(row, shape.inner), step: x.len, n, len };
                 // SAFETY: the rows lie side by side; the buffer has room for them.
-                unsafe { columns.to_rows::<K::E, S>(s, *buffer, step) };
+                unsafe { columns.gather::<K::E, S>(s, *buffer, step) };
             }
             for i in (0..n).step_by(at_once) {
                 let mut rows = self.start(row + i, at_once.min(n - i));
@@ -503,7 +503,7 @@ impl<K: Kernel> Walk<'_, K> {
             if K::WRITES {
                 let columns = Columns { first: plan.out.row(row, shape.inner), step: plan.out.len, n, len };
                 // SAFETY: as above.
-                unsafe { columns.from_rows::<K::E, S>(s, buffers[0], step) };
+                unsafe { columns.scatter::<K::E, S>(s, buffers[0], step) };
             }
             row += n;
         }
@@ -598,7 +598,7 @@ impl<T> Columns<T> {
     /// The rows are valid for reading, `rows` for writing `n * step` elements, of which a row has `len`, rounded up to
     /// whole vectors.
     #[inline(always)]
-    unsafe fn to_rows<E: Element<T = T>, S: Simd>(&self, s: S, rows: *mut T, step: usize) {
+    unsafe fn gather<E: Element<T = T>, S: Simd>(&self, s: S, rows: *mut T, step: usize) {
         for c in (0..self.len).step_by(E::WIDTH) {
             for i in (0..self.n).step_by(E::WIDTH) {
                 let n = E::WIDTH.min(self.n - i);
@@ -626,12 +626,12 @@ impl<T> Columns<T> {
         }
     }
 
-    /// The reverse of [`Columns::to_rows`].
+    /// The reverse of [`Columns::gather`].
     ///
     /// # Safety
     /// The same, with reading and writing exchanged.
     #[inline(always)]
-    unsafe fn from_rows<E: Element<T = T>, S: Simd>(&self, s: S, rows: *const T, step: usize) {
+    unsafe fn scatter<E: Element<T = T>, S: Simd>(&self, s: S, rows: *const T, step: usize) {
         for c in (0..self.len).step_by(E::WIDTH) {
             for i in (0..self.n).step_by(E::WIDTH) {
                 let n = E::WIDTH.min(self.n - i);
