@@ -184,14 +184,18 @@ def logsumexp_where(b: Batch) -> tuple[Any, ...]:
     return (lk.logsumexp(b.x, b.axis, where=b.t > 0.1),)
 
 
+def weights(b: Batch) -> Array:
+    """Weights of both signs, of which some are 0."""
+    return np.where(b.t > 0.1, b.other, b.other.dtype.type(0))
+
+
 def logsumexp_weighted(b: Batch) -> tuple[Any, ...]:
-    """With weights of both signs, of which some are 0."""
-    return lk.logsumexp(b.x, b.axis, b.t * b.other, return_sign=True)
+    return lk.logsumexp(b.x, b.axis, weights(b), return_sign=True)
 
 
 def logsumexp_backward_weighted(b: Batch) -> tuple[Any, ...]:
     grad, lse = b.other.take(0, axis=b.axis), lk.logsumexp(b.x, b.axis)
-    return (lk.logsumexp_backward(grad, b.x, lse, b.axis, b.t * b.other),)
+    return (lk.logsumexp_backward(grad, b.x, lse, b.axis, weights(b)),)
 
 
 def _loss_options(b: Batch) -> dict[str, Any]:

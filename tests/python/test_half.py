@@ -63,7 +63,7 @@ LARGE: list[tuple[tuple[int, ...], int]] = [
 KEPT = {"softmax", "log_softmax", "logsumexp", "softmax_whole", "logsumexp_whole"}
 KEPT |= {"softmax_backward", "log_softmax_backward", "logsumexp_backward"}
 KEPT |= {"softmax_tempered", "log_softmax_tempered", "softmax_backward_tempered"}
-KEPT |= {"softmax_where", "logsumexp_where"}
+KEPT |= {"softmax_where", "logsumexp_where", "logsumexp_weighted"}
 """Operations whose first result has the dtype of the operands; the others' is a loss."""
 
 WIDE = {"token_logprobs", "top_k_logprobs", "top_half_logprobs", "cross_entropy_grad_hess"}
@@ -104,11 +104,12 @@ def widened(batch: Batch) -> Batch:
 
 def expected(name: str, wide: Batch, half: Any) -> tuple[Any, ...]:
     """The float32 results, rounded where the results of 16-bit operands are."""
-    if name == "logsumexp_backward":
+    if name.startswith("logsumexp_backward"):
         # The saved result is an operand, and as such rounded.
         grad = wide.other.take(0, axis=wide.axis)
         lse = rounded(lk.logsumexp(wide.x, wide.axis), half).astype(np.float32)
-        return (rounded(lk.logsumexp_backward(grad, wide.x, lse, wide.axis), half),)
+        b = operations.weights(wide) if name.endswith("weighted") else None
+        return (rounded(lk.logsumexp_backward(grad, wide.x, lse, wide.axis, b), half),)
     if name in WIDE:
         return operations.ALL[name](wide)
     first, *grads = operations.ALL[name](wide)
