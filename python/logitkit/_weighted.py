@@ -142,16 +142,16 @@ def _weighted_sums(
     if 0 in full:
         rows = math.prod(length for axis, length in enumerate(full) if axis not in axes)
         return np.full(rows, -np.inf), np.zeros(rows)
-    operands = [np.broadcast_to(plain(x, work), full) for x in (a, b)]
+    a, b = np.broadcast_to(plain(a, work), full), np.broadcast_to(plain(b, work), full)
     if mask is not None:
         mask = mask.reshape(full)
     answer: Any = NotImplemented
     if len(axes) == 1:
-        answer = _core.logsumexp_weighted(*operands, axes[0], return_sign, mask)
+        answer = _core.logsumexp_weighted(a, b, axes[0], return_sign, mask)
     if answer is NotImplemented:
-        operands = [_rows(x, full, axes) for x in operands]
+        a, b = _rows(a, full, axes), _rows(b, full, axes)
         mask = None if mask is None else _rows(mask, full, axes)
-        answer = _core.logsumexp_weighted(*operands, 1, return_sign, mask)
+        answer = _core.logsumexp_weighted(a, b, 1, return_sign, mask)
     return answer if return_sign else (answer, None)
 
 
@@ -232,8 +232,8 @@ def _weighted_backward(
         target[...] = np.where(b == 0, 0, np.where(np.isnan(result), np.nan, result))
     elif a.size:
         work = _kernel_dtype(dtype, (grad_, grad), (a, a), (lse_, lse), (b_, b))
-        arrays = (plain(x, work) for x in (grad, a, lse, b))
-        _fill_with_gradient(target, *arrays, axes)
+        grad, a, lse, b = (plain(x, work) for x in (grad, a, lse, b))
+        _fill_with_gradient(target, grad, a, lse, b, axes)
     return target
 
 
