@@ -88,6 +88,9 @@ pub trait Element: Copy + Send + Sync + 'static {
     const WIDE: Self::T;
     /// How far below the largest logit the smallest may lie for nothing to be cut off.
     const REACH: Self::T;
+    /// Vectors of numbers of one sign that may be added as they are before a sum takes them: each doubling is one more
+    /// rounding error.
+    const TOGETHER: usize;
     /// `others < threshold * sum` makes a row dominated: its other terms are then summed by themselves.
     fn dominated(len: usize) -> f64;
 
@@ -145,8 +148,6 @@ pub trait Element: Copy + Send + Sync + 'static {
         max: Self::V<S>,
         x: Self::V<S>,
     ) -> Acc<S>;
-    /// `acc + (max - x)`.
-    fn accumulate_difference<S: Simd>(s: S, acc: Acc<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S>;
     /// `acc + (factor (a - b))^2`; `f32`, which has no need of a factor, takes 1.
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S>;
     /// `2 (a - b) factor`, rounded once for `f32`.
@@ -164,6 +165,14 @@ pub trait Element: Copy + Send + Sync + 'static {
     unsafe fn accumulate_from<S: Simd>(s: S, acc: Acc<S>, p: *const Self::T) -> Acc<S>;
     /// `acc + a * b`; the product of two `f32` is exact.
     fn accumulate_product<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>) -> Acc<S>;
+    /// [`Element::accumulate_product`] of the vectors at `p` and `q`.
+    #[cfg(feature = "python")]
+    unsafe fn accumulate_product_from<S: Simd>(
+        s: S,
+        acc: Acc<S>,
+        p: *const Self::T,
+        q: *const Self::T,
+    ) -> Acc<S>;
     /// The sum of two accumulators, lane by lane.
     fn merge<S: Simd>(s: S, a: Acc<S>, b: Acc<S>) -> Acc<S>;
     /// The sum over the logical lanes as `(high, low)`: lane `l` and lane `l + WIDTH/2`, then halves of
@@ -424,6 +433,7 @@ impl Element for Single {
     const FACTOR_RANGE: (f64, f64) = (7.888_609_052_210_118e-31, 1.267_650_600_228_229_4e30);
     const WIDE: f32 = 250.0;
     const REACH: f32 = 120.0;
+    const TOGETHER: usize = 2;
 
     /// A lane's sum in `f64` is rounded at most once for every element of a block and once for every block,
     /// and a few times more in the tree; above this threshold that is less than `2^-27` of the others' sum.
@@ -467,6 +477,16 @@ impl Element for Single {
             Double::add(s, Double::mul(s, a[1], b[1]), acc[1]),
         ]
     }
+    #[cfg(feature = "python")]
+    #[inline(always)]
+    unsafe fn accumulate_product_from<S: Simd>(s: S, acc: Acc<S>, p: *const f32, q: *const f32) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (s.widen_from(p), s.widen_from(q)) };
+        [
+            Double::add(s, Double::mul(s, a[0], b[0]), acc[0]),
+            Double::add(s, Double::mul(s, a[1], b[1]), acc[1]),
+        ]
+    }
     #[inline(always)]
     fn accumulate_weighted<S: Simd>(
         s: S,
@@ -478,12 +498,6 @@ impl Element for Single {
         let x = skip_zero::<Self, S>(s, t, max, x);
         let (t, max, x) = (s.widen(t), s.widen(max), s.widen(x));
         let term = |i: usize| Double::mul(s, t[i], Double::sub(s, max[i], x[i]));
-        [Double::add(s, acc[0], term(0)), Double::add(s, acc[1], term(1))]
-    }
-    #[inline(always)]
-    fn accumulate_difference<S: Simd>(s: S, acc: Acc<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S> {
-        let (max, x) = (s.widen(max), s.widen(x));
-        let term = |i: usize| Double::sub(s, max[i], x[i]);
         [Double::add(s, acc[0], term(0)), Double::add(s, acc[1], term(1))]
     }
     #[inline(always)]
@@ -644,6 +658,7 @@ impl Element for Double {
     const FACTOR_RANGE: (f64, f64) = (1e-270, 1e270);
     const WIDE: f64 = 2000.0;
     const REACH: f64 = 800.0;
+    const TOGETHER: usize = 4;
 
     /// The compensated sum keeps far more than 53 bits of the others above this.
     #[inline(always)]
@@ -685,6 +700,13 @@ impl Element for Double {
         let (hi, e) = two_sum_v(s, acc[0], p);
         [hi, Double::add(s, acc[1], Double::add(s, e, low))]
     }
+    #[cfg(feature = "python")]
+    #[inline(always)]
+    unsafe fn accumulate_product_from<S: Simd>(s: S, acc: Acc<S>, p: *const f64, q: *const f64) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (Self::load(s, p), Self::load(s, q)) };
+        Self::accumulate_product(s, acc, a, b)
+    }
     #[inline(always)]
     fn accumulate_weighted<S: Simd>(
         s: S,
@@ -695,10 +717,6 @@ impl Element for Double {
     ) -> Acc<S> {
         let x = skip_zero::<Self, S>(s, t, max, x);
         Self::accumulate_product(s, acc, t, Double::sub(s, max, x))
-    }
-    #[inline(always)]
-    fn accumulate_difference<S: Simd>(s: S, acc: Acc<S>, max: Self::V<S>, x: Self::V<S>) -> Acc<S> {
-        Self::accumulate(s, acc, Double::sub(s, max, x))
     }
     #[inline(always)]
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S> {

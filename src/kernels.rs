@@ -11,6 +11,8 @@ pub(crate) mod log_softmax;
 pub(crate) mod logsumexp;
 pub(crate) mod map;
 pub(crate) mod mse;
+#[cfg(feature = "python")]
+pub(crate) mod positive_sum;
 #[cfg(test)]
 mod price;
 pub(crate) mod regularized_cross_entropy;

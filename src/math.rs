@@ -110,8 +110,9 @@ pub(crate) fn scale_wide<E: Element, S: Simd>(s: S, p: E::V<S>, k: E::V<S>) -> E
     E::select(s, tiny, E::splat(s, E::ZERO), e)
 }
 
-const LN2_HI: f64 = 0.693_147_180_369_123_8;
-const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
+/// ln 2 in two parts, of which the first has 32 bits.
+pub(crate) const LN2_HI: f64 = 0.693_147_180_369_123_8;
+pub(crate) const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
 /// Minimax coefficients of `(log((1+s)/(1-s)) - 2s) / s` in `s^2` on `[0, 0.1716]` (the values published with fdlibm's log).
 const LOG: [f64; 7] = [
     0.147_981_986_051_165_86,
@@ -189,7 +190,7 @@ pub(crate) fn log<S: Simd>(s: S, x: V64<S>) -> (V64<S>, V64<S>) {
 }
 
 /// `2^64`.
-const TWO_64: f64 = 18_446_744_073_709_551_616.0;
+pub(crate) const TWO_64: f64 = 18_446_744_073_709_551_616.0;
 /// `64 ln 2` as `(high, low)`.
 const LN_TWO_64: (f64, f64) = (64.0 * std::f64::consts::LN_2, 64.0 * 2.319_046_813_846_299_6e-17);
 

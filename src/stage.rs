@@ -744,8 +744,16 @@ pub(crate) struct Call<'a, T: Float> {
     pub(crate) mask: Option<Mask<T>>,
     /// The results per element are written past the caches.
     pub(crate) stream: bool,
-    /// No block is in columns.
+    /// No block is in columns, and rows that need no copy are given to the kernel as they lie.
     pub(crate) only_rows: bool,
+}
+
+impl<'a, T: Float> Call<'a, T> {
+    /// One without results, to be completed.
+    pub(crate) fn new(shape: Shape, x: &'a [Operand<T>]) -> Self {
+        let results = Results::As(PerRow::Nothing);
+        Call { shape, x, rows: &[], out: None, results, mask: None, stream: false, only_rows: false }
+    }
 }
 
 // SAFETY: the views' memory is touched by one thread per row only; the caller of an operation vouches for it.
@@ -871,20 +879,23 @@ impl<T: Float> Call<'_, T> {
         Frame { row, n, columns, step: if lined { len.next_multiple_of(line) } else { count }, lines, count }
     }
 
-    /// Where the results of a block go if that needs no copy: the first of its lines, and the step between them. (To
-    /// find the rows that are NaN, results past the caches would have to come back.)
-    fn direct(&self, frame: &Frame) -> Option<(*mut T, isize)> {
-        let (out, inner) = (self.out.as_ref()?, self.shape.inner);
-        let View { outer, len, inner: within, .. } = out.view;
+    /// An operand's lines of a block as they lie: the first, and the step between them. `None` where they do not lie as a
+    /// block's.
+    fn in_place(&self, operand: &Operand<T>, frame: &Frame) -> Option<(*mut T, isize)> {
+        let (view, inner) = (operand.native()?, self.shape.inner);
         let evenly = frame.n == 1 || inner == 1 || frame.row % inner + frame.n <= inner;
-        let direct = out.format.native && evenly && !self.stream && (frame.columns || len == 1);
         let step = match (frame.columns, inner) {
-            (true, _) => len,
-            (false, 1) => outer,
-            (false, _) => within,
+            (true, _) => view.len,
+            (false, 1) => view.outer,
+            (false, _) => view.inner,
         };
-        let view = View { ptr: out.view.ptr.cast::<T>(), outer, len, inner: within, fresh: false };
-        direct.then(|| (view.row(frame.row, inner), step))
+        (evenly && (frame.columns || view.len == 1)).then(|| (view.row(frame.row, inner), step))
+    }
+
+    /// Where the results of a block go if that needs no copy. (To find the rows that are NaN, results past the caches
+    /// would have to come back.)
+    fn direct(&self, frame: &Frame) -> Option<(*mut T, isize)> {
+        self.out.as_ref().filter(|_| !self.stream).and_then(|out| self.in_place(out, frame))
     }
 
     /// Computes the rows of a chunk.
@@ -955,7 +966,15 @@ impl<T: Float> Call<'_, T> {
             }
             _ => scratch.blocks(lines * step),
         };
+        let mut views = [frame.view(blocks[0], step as isize), frame.view(blocks[1], step as isize)];
         for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
+            let as_it_lies = self.only_rows
+                && mask.is_none()
+                && (self.out.is_none() || shape.len >= LINED * VECTOR_BYTES / size_of::<T>());
+            if let (true, Some((first, step))) = (as_it_lies, self.in_place(operand, frame)) {
+                views[i] = frame.view(first, step);
+                continue;
+            }
             let mut piece = Piece::new(operand, shape, frame, block);
             let (mask, lines) = (mask.as_ref(), columns || operand.view.len == 1);
             piece.hidden = if i == 0 { T::Ops::NEG_INF } else { T::Ops::ZERO };
@@ -990,10 +1009,9 @@ impl<T: Float> Call<'_, T> {
             None if apart => (blocks[self.x.len()], step as isize),
             None => (blocks[0], step as isize),
         };
-        let view = |i: usize| frame.view(blocks[i], step as isize);
         let plan = Plan {
             shape: Shape::rows(shape.batch(), shape.len),
-            x: [view(0), view(self.x.len() - 1)],
+            x: [views[0], views[self.x.len() - 1]],
             out: frame.view(out, out_step),
             per_row: wide.map_or(PerRow::Nothing, |wide| PerRow::Wide(per_row(wide, row))),
             stream: false,

@@ -126,8 +126,15 @@ impl<E: Element> Task for Weighted<'_, E> {
     }
 }
 
+/// The sum of `E::TOGETHER` distances `max - x`.
+#[inline(always)]
+fn together<E: Element, S: Simd>(s: S, d: [E::V<S>; 4]) -> E::V<S> {
+    let pair = E::add(s, d[0], d[1]);
+    if E::TOGETHER == 2 { pair } else { E::add(s, pair, E::add(s, d[2], d[3])) }
+}
+
 /// `sum w (max - x)` over `N` rows side by side, so that no addition waits for the one before it; not a number where `w` is 0
-/// and `x` is -inf.
+/// and `x` is -inf. Without weights, `E::TOGETHER` distances of a lane are added before the sum takes them.
 struct Even<E: Element, const N: usize> {
     x: [*const E::T; N],
     max: [E::T; N],
@@ -141,41 +148,69 @@ impl<E: Element, const N: usize> Task for Even<E, N> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [(f64, f64); N] {
-        let Even { x, max, weights, len } = self;
-        let mut sums: [Acc<S>; N] = [[Double::splat(s, 0.0); 2]; N];
-        macro_rules! add {
-            ($i:expr, |$r:ident| $x:expr, $w:expr) => {
-                for $r in 0..N {
-                    let (high, x) = (E::splat(s, max[$r]), $x);
-                    sums[$r] = if weights.is_null() {
-                        E::accumulate_difference(s, sums[$r], high, x)
-                    } else {
-                        E::accumulate_product(s, sums[$r], $w, E::sub(s, high, x))
-                    };
-                }
-            };
-        }
-        let whole = len - len % E::WIDTH;
-        for i in (0..whole).step_by(E::WIDTH) {
-            // SAFETY: `i + WIDTH <= len`.
-            unsafe { add!(i, |r| E::load(s, x[r].add(i)), E::load(s, weights.add(i))) };
-        }
-        if whole < len {
-            let n = len - whole;
-            // SAFETY: `n` elements remain.
-            unsafe {
-                add!(
-                    whole,
-                    |r| E::load_first(s, x[r].add(whole), n, max[r]),
-                    E::load_first(s, weights.add(whole), n, E::ZERO)
-                );
-            }
-        }
+        let sums = if self.weights.is_null() { self.plain(s) } else { self.weighted(s) };
         let mut results = [(0.0, 0.0); N];
         for (result, sum) in results.iter_mut().zip(sums) {
             *result = E::reduce(s, sum);
         }
         results
+    }
+}
+
+impl<E: Element, const N: usize> Even<E, N> {
+    #[inline(always)]
+    fn plain<S: Simd>(&self, s: S) -> [Acc<S>; N] {
+        let mut sums: [Acc<S>; N] = [[Double::splat(s, 0.0); 2]; N];
+        let step = E::TOGETHER * E::WIDTH;
+        let whole = self.len - self.len % step;
+        let zero = [E::splat(s, E::ZERO); 4];
+        for i in (0..whole).step_by(step) {
+            for r in 0..N {
+                let (max, x, mut d) = (E::splat(s, self.max[r]), self.x[r].wrapping_add(i), zero);
+                for k in 0..E::TOGETHER {
+                    // SAFETY: `i + TOGETHER * WIDTH <= len`.
+                    d[k] = E::sub(s, max, unsafe { E::load(s, x.add(k * E::WIDTH)) });
+                }
+                sums[r] = E::accumulate(s, sums[r], together::<E, S>(s, d));
+            }
+        }
+        if whole < self.len {
+            for r in 0..N {
+                let (max, mut d) = (E::splat(s, self.max[r]), zero);
+                for k in 0..E::TOGETHER {
+                    let start = whole + k * E::WIDTH;
+                    if start < self.len {
+                        let n = (self.len - start).min(E::WIDTH);
+                        // SAFETY: `n` elements remain.
+                        let x = unsafe { E::load_first(s, self.x[r].add(start), n, self.max[r]) };
+                        d[k] = E::sub(s, max, x);
+                    }
+                }
+                sums[r] = E::accumulate(s, sums[r], together::<E, S>(s, d));
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn weighted<S: Simd>(&self, s: S) -> [Acc<S>; N] {
+        let mut sums: [Acc<S>; N] = [[Double::splat(s, 0.0); 2]; N];
+        for i in (0..self.len).step_by(E::WIDTH) {
+            let n = (self.len - i).min(E::WIDTH);
+            // SAFETY: `n` elements remain.
+            let w = unsafe { map::load::<E, S>(s, self.weights.add(i), n) };
+            for r in 0..N {
+                let x = if n == E::WIDTH {
+                    // SAFETY: as above.
+                    unsafe { E::load(s, self.x[r].add(i)) }
+                } else {
+                    // SAFETY: as above.
+                    unsafe { E::load_first(s, self.x[r].add(i), n, self.max[r]) }
+                };
+                sums[r] = E::accumulate_product(s, sums[r], w, E::sub(s, E::splat(s, self.max[r]), x));
+            }
+        }
+        sums
     }
 }
 
@@ -687,8 +722,14 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                         O::<T>::accumulate_weighted(s, acc, target!(j, c), max, band.at(s, 0, j, c))
                     })
                 } else if self.class_weight.is_one() {
-                    sum_lanes!(O<T>, S, s, len, |c, acc| {
-                        O::<T>::accumulate_difference(s, acc, max, band.at(s, 0, j, c))
+                    sum_lanes!(O<T>, S, s, len, by O::<T>::TOGETHER, |c, acc| {
+                        let mut d = [O::<T>::splat(s, O::<T>::ZERO); 4];
+                        for k in 0..O::<T>::TOGETHER {
+                            if c + k * width < len {
+                                d[k] = O::<T>::sub(s, max, band.at(s, 0, j, c + k * width));
+                            }
+                        }
+                        O::<T>::accumulate(s, acc, together::<O<T>, S>(s, d))
                     })
                 } else {
                     sum_lanes!(O<T>, S, s, len, |c, acc| {

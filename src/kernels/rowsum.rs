@@ -34,13 +34,18 @@ pub(crate) const MAX_WIDTH: usize = 16;
 
 /// Sums `$term` over the classes `$c` of a tile, class `c` in lane `c mod WIDTH`: `$term` is `$acc` and one more
 /// class. Gives the rows' accumulators.
+///
+/// With `by $many`, `$term` is `$acc` and the class and those of the lane that follow it, `$many` together.
 macro_rules! sum_lanes {
-    ($E:ty, $S:ty, $s:expr, $len:expr, |$c:ident, $acc:ident| $term:expr) => {{
+    ($E:ty, $S:ty, $s:expr, $len:expr, |$c:ident, $acc:ident| $term:expr) => {
+        sum_lanes!($E, $S, $s, $len, by 1, |$c, $acc| $term)
+    };
+    ($E:ty, $S:ty, $s:expr, $len:expr, by $many:expr, |$c:ident, $acc:ident| $term:expr) => {{
         let zero: $crate::float::Acc<$S> = [$crate::float::Double::splat($s, 0.0); 2];
         let mut lanes = [std::mem::MaybeUninit::uninit(); $crate::kernels::rowsum::MAX_WIDTH];
         for (l, lane) in lanes.iter_mut().enumerate().take(<$E>::WIDTH.min($len)) {
             let mut sum = zero;
-            for $c in (l..$len).step_by(<$E>::WIDTH) {
+            for $c in (l..$len).step_by(<$E>::WIDTH * $many) {
                 let $acc = sum;
                 sum = $term;
             }
@@ -179,7 +184,7 @@ impl<E: Element, S: Simd> Before<E, S> {
 
 /// One block of a row, aligned for any element.
 #[repr(align(64))]
-struct Block(#[expect(dead_code, reason = "memory that is used through pointers")] [u8; 4096]);
+pub(crate) struct Block(#[expect(dead_code, reason = "memory that is used through pointers")] [u8; 4096]);
 
 impl<E: Element> Sweep<E> {
     #[inline(always)]
@@ -344,7 +349,7 @@ pub(crate) fn reference<E: Element, S: Simd>(s: S, max: E::V<S>) -> E::V<S> {
 
 /// The largest lane.
 #[inline(always)]
-fn reduce_max<E: Element, S: Simd>(s: S, v: E::V<S>) -> E::T {
+pub(crate) fn reduce_max<E: Element, S: Simd>(s: S, v: E::V<S>) -> E::T {
     let mut lanes = [E::ZERO; MAX_WIDTH];
     // SAFETY: `lanes` holds a vector.
     unsafe { E::store(s, v, lanes.as_mut_ptr()) };
@@ -648,7 +653,7 @@ struct ShortRows<'a, E: Element> {
 const FEW: usize = 4;
 /// Elements of a row from which on so few are taken at a time: what their maximum has read is then still in the
 /// first-level cache.
-const LONG: usize = 256;
+pub(crate) const LONG: usize = 256;
 
 impl<E: Element> Task for ShortRows<'_, E> {
     type Out = u64;

@@ -10,13 +10,18 @@
 //! exponential overflows; where `a_c` is `a_m` a term is the weight itself, so that such terms cancel exactly. All of it
 //! is computed in `f64`, products and sums with a low part, so that the error is that of the exponentials.
 //!
+//! Rows without negative weights are first tried as [`crate::kernels::positive_sum`]. What decides is in the row itself, and
+//! so are the bits.
+//!
 //! An element of weight 0 does not count, whatever its `a` is.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::exact::frexp;
 use crate::float::{Acc, Double, Element, Float, V64, load64, store64, two_sum_v};
+use crate::kernels::positive_sum::positive_logs;
+use crate::kernels::rowsum::MAX_WIDTH;
 use crate::lines::{GROUP, PerRow, Plan};
-use crate::math::{exp_parts, exp_wide, log, scale_wide};
+use crate::math::{TWO_64, exp_parts, exp_wide, log, scale_wide};
 use crate::shape::View;
 use crate::simd::{Simd, Task};
 use std::ops::Range;
@@ -48,7 +53,7 @@ fn weight<E: Element, S: Simd>(s: S, b: V64<S>) -> Weight<S> {
         return Weight { size, m, k };
     }
     let small = Double::lt(s, size, Double::splat(s, f64::MIN_POSITIVE));
-    let power = Double::splat(s, 18_446_744_073_709_551_616.0);
+    let power = Double::splat(s, TWO_64);
     let (m, k) = s.split_exponent(Double::select(s, small, Double::mul(s, size, power), size));
     let k = Double::select(s, small, Double::sub(s, k, Double::splat(s, 64.0)), k);
     Weight { size, m, k }
@@ -157,16 +162,17 @@ unsafe fn confirmed<E: Element>(a: *const E::T, b: *const E::T, len: usize, foun
     best
 }
 
-/// `sum_c b_c 2^-k exp(a_c - shift)` as `(high, low)`.
+/// `sum_c b_c 2^-k exp(a_c - shift)` over all elements but one, as `(high, low)`.
 ///
 /// # Safety
-/// As [`largest`]; no term is infinite or NaN, none is far larger than `2^k exp(shift)`.
+/// As [`largest`]; no term is infinite or NaN, none is far larger than `2^k exp(shift)`; `but < len`.
 #[inline(always)]
 unsafe fn sum<E: Element, S: Simd>(
     s: S,
     a: *const E::T,
     b: *const E::T,
     len: usize,
+    but: usize,
     shift: f64,
     k: f64,
 ) -> (f64, f64) {
@@ -175,10 +181,17 @@ unsafe fn sum<E: Element, S: Simd>(
     for c in (0..len).step_by(E::WIDTH) {
         let n = (len - c).min(E::WIDTH);
         // SAFETY: as many elements remain.
-        let (a, b) = unsafe {
-            let a = E::load_first(s, a.add(c), n, E::NEG_INF);
-            (E::wide(s, a), E::wide(s, E::load_first(s, b.add(c), n, E::ZERO)))
-        };
+        let (a, mut w) =
+            unsafe { (E::load_first(s, a.add(c), n, E::NEG_INF), E::load_first(s, b.add(c), n, E::ZERO)) };
+        if but >= c && but < c + n {
+            let mut lanes = [E::ZERO; MAX_WIDTH];
+            // SAFETY: the array holds a vector.
+            unsafe { E::store(s, w, lanes.as_mut_ptr()) };
+            lanes[but - c] = E::ZERO;
+            // SAFETY: as above.
+            w = unsafe { E::load(s, lanes.as_ptr()) };
+        }
+        let (a, b) = (E::wide(s, a), E::wide(s, w));
         for i in 0..parts::<E>() {
             let w = weight::<E, S>(s, b[i]);
             let (d, low) = difference::<E, S>(s, a[i], shift);
@@ -231,6 +244,38 @@ impl Pending {
     const NEW: Pending =
         Pending { shift: [0.0; GROUP], weight: [1.0; GROUP], unit: [1.0; GROUP], others: [[0.0; GROUP]; 2] };
 
+    /// Takes row `i`; gives its logarithm and sign where they need nothing more.
+    ///
+    /// # Safety
+    /// `a` and `b` are valid for reading `len` elements.
+    #[inline(always)]
+    unsafe fn add<T: Float, S: Simd>(
+        &mut self,
+        s: S,
+        i: usize,
+        a: *const T,
+        b: *const T,
+        len: usize,
+    ) -> Option<(f64, f64)> {
+        // SAFETY: the caller's promise.
+        let (row, weights) =
+            unsafe { (std::slice::from_raw_parts(a, len), std::slice::from_raw_parts(b, len)) };
+        // SAFETY: as above.
+        match unsafe { largest::<T::Ops, S>(s, a, b, len) } {
+            Found::Largest(m) => {
+                let (shift, weight) = (T::Ops::to_f64(row[m]), T::Ops::to_f64(weights[m]));
+                let (unit, k) = frexp(weight);
+                (self.shift[i], self.weight[i], self.unit[i]) = (shift, weight, unit);
+                // SAFETY: as above; `m` is the largest term.
+                let others = unsafe { sum::<T::Ops, S>(s, a, b, len, m, shift, f64::from(k)) };
+                (self.others[0][i], self.others[1][i]) = others;
+                None
+            }
+            Found::Nothing => Some((f64::NEG_INFINITY, 0.0)),
+            Found::Special => Some(special(row, weights)),
+        }
+    }
+
     /// The logarithms and signs of rows `j..j + 8`.
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, j: usize) -> (V64<S>, V64<S>) {
@@ -261,8 +306,8 @@ impl Pending {
     }
 }
 
-/// The logarithm of `|sum_c b_c exp(a_c)|` for each row of a block of two operands, which it overwrites, and the sum's
-/// sign: 1, 0, -1 or NaN. Without signs, the logarithm of a negative sum is NaN.
+/// The logarithm of `|sum_c b_c exp(a_c)|` for each row of a block of two operands, and the sum's sign: 1, 0, -1 or NaN.
+/// Without signs, the logarithm of a negative sum is NaN.
 pub(crate) struct WeightedLogSumExp<'a, T: Float> {
     pub(crate) plan: &'a Plan<'a, T::Ops>,
     pub(crate) rows: Range<usize>,
@@ -282,45 +327,40 @@ impl<T: Float> Task for WeightedLogSumExp<'_, T> {
         let len = plan.shape.len;
         for start in rows.clone().step_by(GROUP) {
             let n = GROUP.min(rows.end - start);
-            let mut pending = Pending::NEW;
-            let mut known = [None; GROUP];
-            for i in 0..n {
-                let (a, b) = (plan.x[0].row(start + i, 1).cast_const(), plan.x[1].row(start + i, 1));
-                // SAFETY: the block has these rows, of neighbouring elements, and is this thread's.
-                unsafe {
-                    match largest::<E<T>, S>(s, a, b, len) {
-                        Found::Largest(m) => {
-                            let shift = E::<T>::to_f64(a.add(m).read());
-                            let weight = E::<T>::to_f64(b.add(m).replace(T::default()));
-                            let (unit, k) = frexp(weight);
-                            let others = sum::<E<T>, S>(s, a, b, len, shift, f64::from(k));
-                            (pending.shift[i], pending.weight[i], pending.unit[i]) = (shift, weight, unit);
-                            (pending.others[0][i], pending.others[1][i]) = others;
-                        }
-                        Found::Nothing => known[i] = Some((f64::NEG_INFINITY, 0.0)),
-                        Found::Special => {
-                            let slice = |p| std::slice::from_raw_parts(p, len);
-                            known[i] = Some(special::<T>(slice(a), slice(b)));
-                        }
-                    }
+            let row = |i: usize| {
+                let [a, b] = &plan.x;
+                (a.row(start + i, 1).cast_const(), b.row(start + i, 1).cast_const())
+            };
+            let (mut log, mut sign) = ([0.0; GROUP], [1.0; GROUP]);
+            // SAFETY: the block has these rows, of neighbouring elements.
+            let left = unsafe { positive_logs::<E<T>, S>(s, &row, n, len, &mut log) };
+            if left != 0 {
+                let mut pending = Pending::NEW;
+                let mut known = [None; GROUP];
+                for i in (0..n).filter(|i| left >> i & 1 == 1) {
+                    let (a, b) = row(i);
+                    // SAFETY: as above.
+                    known[i] = unsafe { pending.add::<T, S>(s, i, a, b, len) };
+                }
+                let (mut logs, mut signs) = ([0.0; GROUP], [0.0; GROUP]);
+                for j in (0..n).step_by(8) {
+                    let (of_sums, of_signs) = pending.finish(s, j);
+                    store64(s, of_sums, &mut logs, j);
+                    store64(s, of_signs, &mut signs, j);
+                }
+                for i in (0..n).filter(|i| left >> i & 1 == 1) {
+                    (log[i], sign[i]) = known[i].unwrap_or((logs[i], signs[i]));
                 }
             }
-            let (mut log, mut sign) = ([0.0; GROUP], [0.0; GROUP]);
-            for j in (0..n).step_by(8) {
-                let (logs, of_sums) = pending.finish(s, j);
-                store64(s, logs, &mut log, j);
-                store64(s, of_sums, &mut sign, j);
-            }
             for i in 0..n {
-                let (mut log, sign) = known[i].unwrap_or((log[i], sign[i]));
                 match signs {
                     // SAFETY: the view has an element for each row, of which this thread alone has this one.
-                    Some(signs) => unsafe { signs.row(start + i, inner).write(E::<T>::from_f64(sign)) },
-                    None if sign < 0.0 => log = f64::NAN,
+                    Some(signs) => unsafe { signs.row(start + i, inner).write(E::<T>::from_f64(sign[i])) },
+                    None if sign[i] < 0.0 => log[i] = f64::NAN,
                     None => {}
                 }
                 // SAFETY: as above.
-                unsafe { results.row(start + i, 1).write(log) };
+                unsafe { results.row(start + i, 1).write(log[i]) };
             }
         }
     }

@@ -103,8 +103,8 @@ unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(
     x: &[Operand<T>],
     out: Operand<T>,
 ) {
-    let (results, stream) = (Results::As(PerRow::Nothing), streams(shape.size(), &out, x));
-    let call = Call { shape, x, rows: &[], out: Some(out), results, mask: None, stream, only_rows: false };
+    let stream = streams(shape.size(), &out, x);
+    let call = Call { out: Some(out), stream, ..Call::new(shape, x) };
     // SAFETY: the caller's promise.
     unsafe { run_kernel(&call, kernel) }
 }
@@ -125,9 +125,10 @@ pub(crate) unsafe fn normalize<T: Float>(
 ) {
     let fill = if which == Normal::Softmax { T::Ops::ZERO } else { T::Ops::NEG_INF };
     let mask = mask.map(|view| Mask::new(view, fill));
-    let stream = streams(shape.size(), &out, &[x]);
+    let x = [x];
+    let stream = streams(shape.size(), &out, &x);
     let results = Results::As(lse.map_or(PerRow::Nothing, PerRow::Array));
-    let call = Call { shape, x: &[x], rows: &[], out: Some(out), results, mask, stream, only_rows: false };
+    let call = Call { out: Some(out), results, mask, stream, ..Call::new(shape, &x) };
     let element = PhantomData::<T::Ops>;
     // SAFETY: the caller's promise.
     unsafe {
@@ -172,8 +173,8 @@ pub(crate) unsafe fn logsumexp<T: Float>(
     mask: Option<View<u8>>,
 ) {
     let mask = mask.map(|view| Mask::new(view, T::Ops::NEG_INF));
-    let results = Results::Stored(out);
-    let call = Call { shape, x: &[x], rows: &[], out: None, results, mask, stream: false, only_rows: false };
+    let x = [x];
+    let call = Call { results: Results::Stored(out), mask, ..Call::new(shape, &x) };
     // SAFETY: the caller's promise.
     unsafe { run_kernel(&call, &LogSumExp::<T::Ops>(PhantomData)) }
 }
@@ -233,10 +234,9 @@ pub(crate) unsafe fn logsumexp_backward<T: Float>(
     lse: Operand<T>,
     out: Operand<T>,
 ) {
-    let (results, stream) = (Results::As(PerRow::Nothing), streams(shape.size(), &out, &[x]));
     let (rows, x) = ([grad, lse], [x]);
-    let call =
-        Call { shape, x: &x, rows: &rows, out: Some(out), results, mask: None, stream, only_rows: false };
+    let stream = streams(shape.size(), &out, &x);
+    let call = Call { rows: &rows, out: Some(out), stream, ..Call::new(shape, &x) };
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
         let [grad, lse] = block.rows;
         let kernel = LogSumExpBackward { grad: Scale::Rows(grad, 1), lse, inner: 1 };
@@ -303,8 +303,7 @@ impl<T: Float> Loss<'_, T> {
             }
         };
         let call = |per_row| {
-            let results = Results::As(per_row);
-            let call = Call { shape, x, rows: &[], out, results, mask, stream, only_rows: false };
+            let call = Call { out, results: Results::As(per_row), mask, stream, ..Call::new(shape, x) };
             // SAFETY: the caller's promise.
             unsafe { if mask.is_some() { run_all(&call, &masked) } else { run_all(&call, run) } };
         };
@@ -451,18 +450,9 @@ pub(crate) unsafe fn classification_error<T: Float>(
     let count = labels.check(shape.batch())?;
     let weights = weights.map(|view| Weights { view, inner: shape.inner });
     let kernel = ClassificationError::<T::Ops> { labels, weights, element: PhantomData };
+    let x = [x];
     let call = |per_row| {
-        let results = Results::As(per_row);
-        let call = Call {
-            shape,
-            x: &[x],
-            rows: &[],
-            out: None,
-            results,
-            mask: None,
-            stream: false,
-            only_rows: false,
-        };
+        let call = Call { results: Results::As(per_row), ..Call::new(shape, &x) };
         // SAFETY: the caller's promise.
         unsafe { run_kernel(&call, &kernel) };
     };

@@ -29,8 +29,8 @@ pub(crate) unsafe fn token_logprobs<T: Float>(
     let (inner, element) = (shape.inner, PhantomData);
     let kernel = TokenLogprobs::<T::Ops> { labels, is_argmax, inner, temperature, element };
     let results = Results::As(PerRow::Array(logprobs));
-    let call =
-        Call { shape, x: &[x], rows: &[], out: None, results, mask: None, stream: false, only_rows: false };
+    let x = [x];
+    let call = Call { results, ..Call::new(shape, &x) };
     // SAFETY: the caller's promise.
     unsafe { run_kernel(&call, &kernel) };
     Ok(())
@@ -50,9 +50,8 @@ pub(crate) unsafe fn top_k_logprobs<T: Float>(
 ) {
     assert!((1..=shape.len).contains(&k), "k = {k} of {} classes", shape.len);
     let kernel = TopK { k, values, indices, inner: shape.inner, temperature };
-    let results = Results::As(PerRow::Nothing);
-    let call =
-        Call { shape, x: &[x], rows: &[], out: None, results, mask: None, stream: false, only_rows: false };
+    let x = [x];
+    let call = Call::new(shape, &x);
     // SAFETY: the caller's promise.
     unsafe { run_kernel(&call, &kernel) }
 }

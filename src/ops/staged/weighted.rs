@@ -1,4 +1,4 @@
-//! Weighted sums of exponentials, on staged operands whatever their format: the rows of a block are its own to change.
+//! Weighted sums of exponentials, on staged operands whatever their format.
 #![expect(unsafe_code, reason = "the operations take views")]
 
 use super::{run_all, streams};
@@ -30,7 +30,7 @@ pub(crate) unsafe fn logsumexp<T: Float>(
     let mask = mask.map(|view| Mask::new(view, T::default()));
     let results = Results::As(PerRow::Array(log));
     let x = [a, b];
-    let call = Call { shape, x: &x, rows: &[], out: None, results, mask, stream: false, only_rows: true };
+    let call = Call { results, mask, only_rows: true, ..Call::new(shape, &x) };
     let signs = &Signs(signs);
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, _block: &Block<T>| {
         let &Signs(signs) = signs;
@@ -53,9 +53,8 @@ pub(crate) unsafe fn logsumexp_backward<T: Float>(
     out: Operand<T>,
 ) {
     let (x, rows) = ([a, b], [grad, lse]);
-    let (results, stream) = (Results::As(PerRow::Nothing), streams(shape.size(), &out, &x));
-    let call =
-        Call { shape, x: &x, rows: &rows, out: Some(out), results, mask: None, stream, only_rows: true };
+    let stream = streams(shape.size(), &out, &x);
+    let call = Call { rows: &rows, out: Some(out), stream, only_rows: true, ..Call::new(shape, &x) };
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
         dispatch(WeightedBackward::<T> { plan, rows, per_row: block.rows });
     };
