@@ -968,10 +968,13 @@ impl<T: Float> Call<'_, T> {
         };
         let mut views = [frame.view(blocks[0], step as isize), frame.view(blocks[1], step as isize)];
         for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
-            let as_it_lies = self.only_rows
+            // (Short rows of results could lie like the operands' next ones in their page: see `Scratch::blocks`.)
+            let settled = self.out.is_none() || shape.len >= LINED * VECTOR_BYTES / size_of::<T>();
+            if self.only_rows
+                && settled
                 && mask.is_none()
-                && (self.out.is_none() || shape.len >= LINED * VECTOR_BYTES / size_of::<T>());
-            if let (true, Some((first, step))) = (as_it_lies, self.in_place(operand, frame)) {
+                && let Some((first, step)) = self.in_place(operand, frame)
+            {
                 views[i] = frame.view(first, step);
                 continue;
             }

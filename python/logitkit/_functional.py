@@ -386,10 +386,10 @@ def logsumexp(
     -----
     The largest error is 1.5 units in the last place in float32 and 2 in float64, units of the
     largest of ``abs(result)``, ``max(abs(a))`` and 1; with weights of both signs, times
-    ``sum(abs(b) exp(a)) / abs(sum(b exp(a)))``. With `b` the sum is computed in float64 with
-    compensation and rounded once; float16 and bfloat16 are rounded from the result in float32.
-    longdouble and complex numbers are computed by NumPy, in float64 at least and with its bits,
-    which may differ between processors. The sum of nothing is 0: its logarithm is -inf, its sign 0.
+    ``sum(abs(b) exp(a)) / abs(sum(b exp(a)))``. float16 and bfloat16 are rounded from the result
+    in float32. longdouble and complex numbers are computed by NumPy, in float64 at least and with
+    its bits, which may differ between processors. The sum of nothing is 0: its logarithm is -inf,
+    its sign 0.
 
     References
     ----------

@@ -1,11 +1,13 @@
 //! The logarithm of a weighted sum of exponentials without negative weights: nothing cancels, and
 //!
 //! ```text
-//! log sum_c b_c exp(a_c) = N ln 2 + log sum_c b_c p_c 2^{n_c - N}
+//! log sum_c b_c exp(a_c) = N ln 2 + log sum_c b_c e_c
 //! ```
 //!
-//! with the exponentials `p_c 2^{n_c}` and the reference `N` of [`crate::kernels::rowsum`], and sums in `f64` (for `f64` with a
-//! low part). Its error is that of one exponential, relative to 1: where the logarithm is nearly zero that is too much.
+//! with the stored exponentials `e_c` and the reference `N` of [`crate::kernels::rowsum`], and sums in `f64` (for `f64` with a
+//! low part). Its error is that of one exponential, relative to 1: where the logarithm is nearly zero that is too much. Where
+//! the sum is the largest exponential, but for a millionth, it is `a_max + log(sum_c b_c e_c / e_max)`, from which the error is
+//! gone.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::float::{Acc, Double, Element, V64, load64, store64, two_sum_v};
@@ -17,6 +19,10 @@ use std::mem::MaybeUninit;
 
 /// Rows whose largest `a` is within this can be summed: `N ln 2` is exact but for the last part of ln 2.
 const NEAR: f64 = 65_536.0;
+/// A sum is the largest exponential if this much of it is not.
+const REST: f64 = 1.0 / (1 << 20) as f64;
+/// The smallest sum that is given, far above what underflows.
+const LEAST: f64 = f64::MIN_POSITIVE * TWO_64 * TWO_64 * TWO_64;
 /// Smaller logarithms are not given.
 const SMALL: f64 = 1.0 / 64.0;
 /// Vectors between an exponential and its sum.
@@ -161,7 +167,8 @@ pub(crate) unsafe fn positive_logs<E: Element, S: Simd>(
 ) -> u64 {
     // So much of the largest weight counts as zero at most.
     let cut = crate::exact::ldexp(len as f64, E::to_f64(E::CUT) as i32 + 1);
-    let (mut high, mut low, mut references) = ([1.0; GROUP], [0.0; GROUP], [0.0; GROUP]);
+    let (mut high, mut low) = ([1.0; GROUP], [0.0; GROUP]);
+    let (mut shift, mut shift_low, mut unit) = ([0.0; GROUP], [0.0; GROUP], [1.0; GROUP]);
     let mut left = 0;
     // What the first sweep has read is still in the first-level cache.
     let step = if len < LONG { E::WIDTH } else { 1 };
@@ -178,16 +185,18 @@ pub(crate) unsafe fn positive_logs<E: Element, S: Simd>(
         }
         let (top, most) = (largest::<E, S>(s, top, n), largest::<E, S>(s, most, n));
         let mut magics = [E::ZERO; MAX_WIDTH];
-        let mut of_rows = [E::ZERO; MAX_WIDTH];
+        let (mut references, mut peaks) = ([E::ZERO; MAX_WIDTH], [E::ZERO; MAX_WIDTH]);
         // SAFETY: the arrays hold a vector.
         unsafe {
-            let reference = reference::<E, S>(s, E::load(s, top.as_ptr()));
-            E::store(s, reference, of_rows.as_mut_ptr());
-            E::store(s, magic::<E, S>(s, reference), magics.as_mut_ptr());
+            let x = E::load(s, top.as_ptr());
+            let reference = reference::<E, S>(s, x);
+            let magic = magic::<E, S>(s, reference);
+            E::store(s, reference, references.as_mut_ptr());
+            E::store(s, magic, magics.as_mut_ptr());
+            E::store(s, exp_scaled::<E, S>(s, x, magic), peaks.as_mut_ptr());
         }
         let mut sums = [[Double::splat(s, 0.0); 2]; MAX_WIDTH];
         for i in 0..n {
-            references[j + i] = E::to_f64(of_rows[i]);
             left |= u64::from(E::to_f64(top[i]).abs() > NEAR) << (j + i);
             if left >> (j + i) & 1 == 0 {
                 let (a, b) = row(j + i);
@@ -201,17 +210,23 @@ pub(crate) unsafe fn positive_logs<E: Element, S: Simd>(
             E::store_wide(s, E::reduce_all(s, &sums[..E::WIDTH]), &mut high, &mut low, j);
         }
         for i in 0..n {
-            let sum = high[j + i];
+            let (sum, peak) = (high[j + i], E::to_f64(peaks[i]));
             let lost = E::to_f64(most[i]) * cut;
             // (False for NaN.)
-            let holds = lost < sum / TWO_64 && sum > f64::MIN_POSITIVE * TWO_64 * TWO_64 && sum < f64::MAX;
+            let holds = lost < sum / TWO_64 && sum > LEAST && sum < f64::MAX;
             left |= u64::from(!holds) << (j + i);
+            let n = E::to_f64(references[i]);
+            (shift[j + i], shift_low[j + i], unit[j + i]) = if (sum - peak).abs() <= REST * sum {
+                (E::to_f64(top[i]), 0.0, peak)
+            } else {
+                (n * LN2_HI, n * LN2_LO, 1.0)
+            };
         }
     }
     for j in (0..n).step_by(8) {
-        let sum =
-            (load64(s, &high, j), if E::COMPENSATED { load64(s, &low, j) } else { Double::splat(s, 0.0) });
-        store64(s, log_of::<S>(s, sum, load64(s, &references, j)), log, j);
+        let low = if E::COMPENSATED { load64(s, &low, j) } else { Double::splat(s, 0.0) };
+        let shift = (load64(s, &shift, j), load64(s, &shift_low, j));
+        store64(s, log_of(s, shift, (load64(s, &high, j), low), load64(s, &unit, j)), log, j);
     }
     for i in 0..n {
         left |= u64::from(log[i].abs() < SMALL) << i;
@@ -219,12 +234,14 @@ pub(crate) unsafe fn positive_logs<E: Element, S: Simd>(
     left & first_bits(n)
 }
 
-/// `N ln 2 + log(high + low)`.
+/// `shift + log(sum / unit)`; pairs are `(high, low)`.
 #[inline(always)]
-fn log_of<S: Simd>(s: S, (high, low): (V64<S>, V64<S>), n: V64<S>) -> V64<S> {
-    let of_sum = log(s, high);
-    let (sum, e) = two_sum_v(s, Double::mul(s, n, Double::splat(s, LN2_HI)), of_sum.0);
-    let low = Double::add(s, of_sum.1, Double::div(s, low, high));
-    let low = Double::add(s, e, Double::fma(s, n, Double::splat(s, LN2_LO), low));
-    Double::add(s, sum, low)
+fn log_of<S: Simd>(s: S, shift: (V64<S>, V64<S>), sum: (V64<S>, V64<S>), unit: V64<S>) -> V64<S> {
+    let ratio = Double::div(s, sum.0, unit);
+    let rest = Double::fma(s, Double::sub(s, Double::splat(s, 0.0), ratio), unit, sum.0);
+    let of_ratio = log(s, ratio);
+    let (total, e) = two_sum_v(s, shift.0, of_ratio.0);
+    let low = Double::add(s, shift.1, of_ratio.1);
+    let low = Double::add(s, low, Double::div(s, Double::add(s, rest, sum.1), sum.0));
+    Double::add(s, total, Double::add(s, e, low))
 }

@@ -20,7 +20,7 @@ use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_logs, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, first_bits, sum_lanes, tile_max};
-use crate::kernels::soft_cross_entropy::{grad, minus, single_factor};
+use crate::kernels::soft_cross_entropy::{grad, magnifier, minus, single_factor};
 use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{ClassCount, ClassWeight, SampleWeight};
 use crate::lines::{Band, GROUP, Kernel, Rows};
@@ -126,6 +126,18 @@ impl<E: Element> Task for Weighted<'_, E> {
     }
 }
 
+/// The indices of the lowest `N` bits of `bits`, which is not 0, the last one again where there are fewer; and the other
+/// bits.
+fn lowest<const N: usize>(mut bits: u64) -> ([usize; N], u64) {
+    let mut at = [bits.trailing_zeros() as usize; N];
+    bits &= bits - 1;
+    for i in 1..N {
+        at[i] = if bits == 0 { at[i - 1] } else { bits.trailing_zeros() as usize };
+        bits &= bits.wrapping_sub(1);
+    }
+    (at, bits)
+}
+
 /// The sum of `E::TOGETHER` distances `max - x`.
 #[inline(always)]
 fn together<E: Element, S: Simd>(s: S, d: [E::V<S>; 4]) -> E::V<S> {
@@ -136,8 +148,8 @@ fn together<E: Element, S: Simd>(s: S, d: [E::V<S>; 4]) -> E::V<S> {
 /// `sum w (max - x)` over `N` rows side by side, so that no addition waits for the one before it; not a number where `w` is 0
 /// and `x` is -inf. Without weights, `E::TOGETHER` distances of a lane are added before the sum takes them.
 struct Even<E: Element, const N: usize> {
-    x: [*const E::T; N],
-    max: [E::T; N],
+    /// Where a row begins, and its maximum.
+    rows: [(*const E::T, E::T); N],
     /// Or null.
     weights: *const E::T,
     len: usize,
@@ -166,7 +178,8 @@ impl<E: Element, const N: usize> Even<E, N> {
         let zero = [E::splat(s, E::ZERO); 4];
         for i in (0..whole).step_by(step) {
             for r in 0..N {
-                let (max, x, mut d) = (E::splat(s, self.max[r]), self.x[r].wrapping_add(i), zero);
+                let (x, max) = self.rows[r];
+                let (x, max, mut d) = (x.wrapping_add(i), E::splat(s, max), zero);
                 for k in 0..E::TOGETHER {
                     // SAFETY: `i + TOGETHER * WIDTH <= len`.
                     d[k] = E::sub(s, max, unsafe { E::load(s, x.add(k * E::WIDTH)) });
@@ -176,14 +189,14 @@ impl<E: Element, const N: usize> Even<E, N> {
         }
         if whole < self.len {
             for r in 0..N {
-                let (max, mut d) = (E::splat(s, self.max[r]), zero);
+                let ((x, max), mut d) = (self.rows[r], zero);
                 for k in 0..E::TOGETHER {
                     let start = whole + k * E::WIDTH;
                     if start < self.len {
                         let n = (self.len - start).min(E::WIDTH);
                         // SAFETY: `n` elements remain.
-                        let x = unsafe { E::load_first(s, self.x[r].add(start), n, self.max[r]) };
-                        d[k] = E::sub(s, max, x);
+                        let x = unsafe { E::load_first(s, x.add(start), n, max) };
+                        d[k] = E::sub(s, E::splat(s, max), x);
                     }
                 }
                 sums[r] = E::accumulate(s, sums[r], together::<E, S>(s, d));
@@ -200,14 +213,12 @@ impl<E: Element, const N: usize> Even<E, N> {
             // SAFETY: `n` elements remain.
             let w = unsafe { map::load::<E, S>(s, self.weights.add(i), n) };
             for r in 0..N {
-                let x = if n == E::WIDTH {
-                    // SAFETY: as above.
-                    unsafe { E::load(s, self.x[r].add(i)) }
-                } else {
-                    // SAFETY: as above.
-                    unsafe { E::load_first(s, self.x[r].add(i), n, self.max[r]) }
+                let (x, max) = self.rows[r];
+                // SAFETY: as above.
+                let x = unsafe {
+                    if n == E::WIDTH { E::load(s, x.add(i)) } else { E::load_first(s, x.add(i), n, max) }
                 };
-                sums[r] = E::accumulate_product(s, sums[r], w, E::sub(s, E::splat(s, self.max[r]), x));
+                sums[r] = E::accumulate_product(s, sums[r], w, E::sub(s, E::splat(s, max), x));
             }
         }
         sums
@@ -396,6 +407,12 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         }
     }
 
+    /// What the targets of row `i` are multiplied by to have all digits.
+    #[inline(always)]
+    fn magnifier(&self, batch: &Batch<T>, i: usize) -> f64 {
+        if self.labelled() { 1.0 } else { magnifier::<T::Ops>(batch.total[i].0) }
+    }
+
     /// The loss of row `i` with its sample weight; for `f64` in pairs.
     #[inline(always)]
     fn loss(&self, group: &Group<T::Ops>, batch: &Batch<T>, i: usize) -> f64 {
@@ -436,7 +453,8 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         value(loss) * batch.sample[i]
     }
 
-    /// The loss of a row whose maximum is not finite, or (`group`) whose sum of `u (max - x)` is not: from halves.
+    /// The loss of a row whose maximum is not finite, or (`group`) whose sum of `u (max - x)` is not or whose targets are
+    /// tiny: from halves.
     ///
     /// # Safety
     /// `x` and the targets are valid for reading `len` elements.
@@ -454,12 +472,13 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         let max = unsafe { special_max::<T::Ops>(x, len) };
         let (cooling, log, lse) =
             group.map_or(((1.0, 0.0), 0.0, max), |g| (g.cooling(i), g.log[i], g.logsumexp(i)));
+        let by = self.magnifier(batch, i);
         let mut sum = (0.0, 0.0);
         let mut add = |u: f64, x: f64| {
             if u != 0.0 {
                 let half = two_sum(0.5 * max, -0.5 * x);
                 let half = add_pairs(mul_pairs(half, cooling), (0.5 * log, 0.0));
-                sum = add_pairs(sum, mul_pairs((u, 0.0), half));
+                sum = add_pairs(sum, mul_pairs((u * by, 0.0), half));
             }
         };
         if self.spreads() {
@@ -473,7 +492,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             add(value(batch.part[i]), T::Ops::to_f64(batch.label_x[i]));
         }
         let z = if self.z_loss > 0.0 { self.z_loss * lse * lse } else { 0.0 };
-        let loss = if max.is_nan() { f64::NAN } else { 2.0 * value(sum) + z };
+        let loss = if max.is_nan() { f64::NAN } else { 2.0 * value(sum) / by + z };
         loss * batch.sample[i]
     }
 
@@ -599,19 +618,19 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             let (x, max) = (rows.x(0, i), group.max[i]);
             [batch.spread[i], batch.total[i]] = s.call(Weighted { x, targets: &targets(i), max, len });
         }
-        while left != 0 {
+        let row = |i: usize| (rows.x(0, i), group.max[i]);
+        while left.count_ones() > 2 {
             // The last row again where there are fewer.
-            let mut at = [left.trailing_zeros() as usize; BESIDE];
-            for next in 1..BESIDE {
-                left &= left - 1;
-                at[next] = if left == 0 { at[next - 1] } else { left.trailing_zeros() as usize };
-                if left == 0 {
-                    left = 1 << at[next];
-                }
+            let (at, rest) = lowest::<BESIDE>(left);
+            let sums = s.call(Even::<O<T>, BESIDE> { rows: at.map(row), weights: self.weights(), len });
+            left = rest;
+            for (i, sum) in at.into_iter().zip(sums) {
+                batch.spread[i] = sum;
             }
-            left &= left - 1;
-            let (x, max) = (at.map(|i| rows.x(0, i)), at.map(|i| group.max[i]));
-            let sums = s.call(Even::<O<T>, BESIDE> { x, max, weights: self.weights(), len });
+        }
+        if left != 0 {
+            let (at, _) = lowest::<2>(left);
+            let sums = s.call(Even::<O<T>, 2> { rows: at.map(row), weights: self.weights(), len });
             for (i, sum) in at.into_iter().zip(sums) {
                 batch.spread[i] = sum;
             }
@@ -622,7 +641,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             } else if special >> i & 1 == 1 {
                 // SAFETY: the caller's promise.
                 unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), &batch, i, None) }
-            } else if batch.spread[i].0.is_finite() {
+            } else if batch.spread[i].0.is_finite() && self.magnifier(&batch, i) == 1.0 {
                 self.loss(group, &batch, i)
             } else {
                 // SAFETY: as above.
@@ -748,6 +767,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                     O::<T>::store_wide(s, total, &mut high, &mut low, j);
                     for i in j..(j + width).min(n) {
                         batch.total[i] = (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
+                        again |= u64::from(self.magnifier(&batch, i) != 1.0) << i;
                     }
                 }
             }

@@ -15,6 +15,7 @@ use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes, tile_max};
 use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, GROUP, Kernel, Rows};
+use crate::math::TWO_64;
 use crate::simd::{Simd, Task};
 
 /// The loss of each row; the operands are `(x, t)`. With the gradient when `GRAD`.
@@ -73,6 +74,17 @@ pub(crate) fn minus<E: Element>(scale: (f64, f64)) -> (E::T, E::T) {
     (high, E::from_f64((-scale.0 - E::to_f64(high)) - scale.1))
 }
 
+/// Below this sum of the targets, of `f64`, the rounding errors of products fall below the smallest number.
+const TINY: f64 = 1.0 / HUGE / HUGE;
+/// `2^448`.
+const HUGE: f64 = TWO_64 * TWO_64 * TWO_64 * TWO_64 * TWO_64 * TWO_64 * TWO_64;
+
+/// What such targets are multiplied by, and the loss divided by in the end; 1 for others.
+#[inline(always)]
+pub(crate) fn magnifier<E: Element>(total: f64) -> f64 {
+    if E::COMPENSATED && total != 0.0 && total.abs() < TINY { HUGE } else { 1.0 }
+}
+
 /// The two sums of [`Weighted`] for the rows of a group, high and low parts apart.
 struct RowTotals {
     weighted: [[f64; GROUP]; 2],
@@ -87,7 +99,7 @@ impl RowTotals {
     }
 
     /// `weighted + total log`, for `f64` in pairs: the roundings would add up to more than the logarithm's error.
-    /// Bit `i` of the second result is set where the first sum is not finite.
+    /// Bit `i` of the second result is set where the first sum is not finite, or the second is tiny.
     #[inline(always)]
     fn losses<E: Element, S: Simd>(&self, s: S, group: &Group<E>) -> ([f64; GROUP], u64) {
         let mut losses = [0.0; GROUP];
@@ -112,6 +124,9 @@ impl RowTotals {
             let finite = Double::bits(s, Double::lt(s, minus, weighted[0]))
                 & Double::bits(s, Double::lt(s, weighted[0], infinity));
             overflow |= u64::from(!finite & 0xff) << j;
+        }
+        for i in 0..group.lanes() {
+            overflow |= u64::from(magnifier::<E>(self.total[0][i]) != 1.0) << i;
         }
         (losses, overflow)
     }
@@ -193,7 +208,7 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
                 if special >> i & 1 == 1 {
                     special_loss::<T::Ops>(x, t, len)
                 } else if overflow >> i & 1 == 1 {
-                    large_loss::<T::Ops>(x, t, len, group.max[i], sums.total(i).0 * group.log[i])
+                    large_loss::<T::Ops>(x, t, len, group.max[i], sums.total(i).0, group.log[i])
                 } else {
                     losses[i]
                 }
@@ -283,23 +298,30 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
     }
 }
 
-/// The loss of a row whose sum of `t (max - x)` is not finite, from halves; `log` is weighted already. For `t >= 0`
-/// all terms have one sign, so that their roundings stay within two units of the sum.
+/// The loss of a row whose sum of `t (max - x)` is not finite, or whose sum of `t` is tiny, from halves. For `t >= 0` all
+/// terms have one sign, so that their roundings stay within two units of the sum.
 ///
 /// # Safety
 /// `x` and `t` are valid for reading `len` elements.
 #[inline(never)]
-unsafe fn large_loss<E: Element>(x: *const E::T, t: *const E::T, len: usize, max: E::T, log: f64) -> f64 {
-    let half = 0.5 * E::to_f64(max);
-    let mut sum = (0.5 * log, 0.0);
+unsafe fn large_loss<E: Element>(
+    x: *const E::T,
+    t: *const E::T,
+    len: usize,
+    max: E::T,
+    total: f64,
+    log: f64,
+) -> f64 {
+    let (half, by) = (0.5 * E::to_f64(max), magnifier::<E>(total));
+    let mut sum = (0.5 * (total * by * log), 0.0);
     for c in 0..len {
         // SAFETY: `c < len`.
         let (x, t) = unsafe { (E::to_f64(x.add(c).read()), E::to_f64(t.add(c).read())) };
         if t != 0.0 {
-            sum = add_pairs(sum, (t * (half - 0.5 * x), 0.0));
+            sum = add_pairs(sum, (t * by * (half - 0.5 * x), 0.0));
         }
     }
-    2.0 * value(sum)
+    2.0 * value(sum) / by
 }
 
 /// The loss of a row with NaN, with +inf, or of -inf alone, by the formula itself.

@@ -216,6 +216,11 @@ def cross_entropy_weighted(b: Batch) -> tuple[Any, ...]:
     return lk.cross_entropy_value_and_grad(b.x, b.labels, **options)
 
 
+def cross_entropy_smoothed(b: Batch) -> tuple[Any, ...]:
+    options = {"axis": b.axis, "reduction": "none", "label_smoothing": 0.1}
+    return lk.cross_entropy_value_and_grad(b.x, b.labels, **options)
+
+
 def cross_entropy_options(b: Batch) -> tuple[Any, ...]:
     return lk.cross_entropy_value_and_grad(b.x, b.labels, **_loss_options(b))
 
@@ -310,6 +315,7 @@ ROW_BY_ROW: dict[str, Callable[[Batch], tuple[Any, ...]]] = {
         logsumexp_weighted,
         logsumexp_backward_weighted,
         cross_entropy_weighted,
+        cross_entropy_smoothed,
         cross_entropy_options,
         cross_entropy_soft_options,
         cross_entropy_where,

@@ -294,10 +294,27 @@ def test_dtypes(a: str, b: str) -> None:
     assert abs(got - np.log(1 + np.e)) <= 2 * max(size, 1e-16)
 
 
-def test_float32_with_weights_is_rounded_once(rng: np.random.Generator) -> None:
-    a, b = rng.normal(0, 9, (200, 7)).astype("f4"), rng.normal(0.5, 1, (200, 7)).astype("f4")
-    want = lk.logsumexp(a.astype("f8"), 1, b.astype("f8")).astype("f4")
-    assert_same_bits(lk.logsumexp(a, 1, b), want)
+@both
+def test_weights_of_a_row_that_is_one_exponential(dtype: Any) -> None:
+    """As without weights: the largest element itself, or what little the others add to 0."""
+    for a in (1.0, 0.3, -7.7, 1e-3, 88.7):
+        row = np.array([a, -np.inf, a - 60], dtype=dtype)
+        for b in ([1, 5, 0], [1, 0, 1], [1, 1e4, 1e-3]):
+            assert lk.logsumexp(row, b=np.array(b, dtype=dtype)) == row[0]
+    row, ones = np.array([0, -40], dtype=dtype), np.ones(2, dtype=dtype)
+    assert_same_bits(lk.logsumexp(row, b=ones), lk.logsumexp(row))
+    assert lk.logsumexp(row, b=ones) == pytest.approx(np.exp(-40.0), rel=1e-6)
+
+
+@both
+def test_largest_elements_of_weight_0(dtype: Any) -> None:
+    """What is left may be far below them: nothing of it is cut off."""
+    for far in (1, 50, 90, 120, 300, 700, 1200):
+        row = np.array([far, 0, -1, far], dtype=dtype)
+        b = np.array([0, 3, 2, 0], dtype=dtype)
+        want = np.log(3 + 2 * np.exp(-1.0))
+        assert abs(lk.logsumexp(row, b=b) - want) <= 1.5 * np.spacing(dtype(far)) + 1e-15
+        assert lk.logsumexp(row, b=-b, return_sign=True)[1] == -1
 
 
 # --- where ---------------------------------------------------------------------------------------

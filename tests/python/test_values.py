@@ -588,3 +588,31 @@ def test_cross_entropy_over_many(soft: bool, dtype: Any) -> None:
         ref.assert_close(lk.cross_entropy(x, certain), truth, 1, what="probabilities")
     else:
         ref.assert_close(lk.cross_entropy(x, labels), truth, 1, what="class numbers")
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"class_weight": 1.0}])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tiny_probabilities_as_labels(
+    options: dict[str, Any], dtype: Any, rng: np.random.Generator
+) -> None:
+    """Their losses have all the digits that a number of that size has."""
+    bound = BOUND[np.dtype(dtype)]
+    smallest = np.finfo(dtype).smallest_subnormal
+    for classes in (2, 9, 40, 300):
+        x = np.concatenate([rng.normal(0, 2, (40, classes)), np.full((20, classes), 0.5)])
+        x = x.astype(dtype)
+        x[-10:, 0] = 1.75
+        for size in (5, 2.0**20, 2.0**40, 2.0**60):
+            t = (np.ceil(rng.uniform(0, size, x.shape)) * smallest).astype(dtype)
+            loss, gradient, scale = ref.cross_entropy_soft(x, t)
+            given = {
+                k: np.full(len(x) if k == "temperature" else classes, v, dtype)
+                for k, v in options.items()
+            }
+            for axis, a, b in ((1, x, t), (0, x.T.copy(), t.T.copy())):
+                got, grad = lk.cross_entropy_value_and_grad(
+                    a, b, axis=axis, reduction="none", **given
+                )
+                ref.assert_close(got, loss, bound, what=f"loss {classes}, {size}")
+                grad = grad if axis == 1 else grad.T
+                ref.assert_close(grad, gradient, bound, scale, what=f"{classes}, {size}")
