@@ -767,6 +767,7 @@ pub(crate) struct Block<T> {
     pub(crate) counts: View<f64>,
     pub(crate) mask: Option<BlockMask>,
     /// For [`Walk::ahead`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of.
+    /// Not of operands that are given as they lie.
     pub(crate) ahead: isize,
 }
 
@@ -967,14 +968,12 @@ impl<T: Float> Call<'_, T> {
             _ => scratch.blocks(lines * step),
         };
         let mut views = [frame.view(blocks[0], step as isize), frame.view(blocks[1], step as isize)];
+        // Operands as they lie: not where results are short rows, which may have the place in their page that the operands'
+        // next rows have in theirs (see `Scratch::blocks`).
+        let short = self.out.is_some() && shape.len < LINED * VECTOR_BYTES / size_of::<T>();
+        let as_they_lie = self.only_rows && mask.is_none() && !short;
         for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
-            // (Short rows of results could lie like the operands' next ones in their page: see `Scratch::blocks`.)
-            let settled = self.out.is_none() || shape.len >= LINED * VECTOR_BYTES / size_of::<T>();
-            if self.only_rows
-                && settled
-                && mask.is_none()
-                && let Some((first, step)) = self.in_place(operand, frame)
-            {
+            if as_they_lie && let Some((first, step)) = self.in_place(operand, frame) {
                 views[i] = frame.view(first, step);
                 continue;
             }

@@ -6,8 +6,10 @@
 //!
 //! with the stored exponentials `e_c` and the reference `N` of [`crate::kernels::rowsum`], and sums in `f64` (for `f64` with a
 //! low part). Its error is that of one exponential, relative to 1: where the logarithm is nearly zero that is too much. Where
-//! the sum is the largest exponential, but for a millionth, it is `a_max + log(sum_c b_c e_c / e_max)`, from which the error is
-//! gone.
+//! the largest elements weigh 1 together and are the sum but for a millionth, it is `a_max + log(sum_c b_c e_c / e_max)`, in
+//! which the error cancels.
+//!
+//! Which rows are taken depends on all their elements, those of weight 0 too.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::float::{Acc, Double, Element, V64, load64, store64, two_sum_v};
@@ -19,7 +21,7 @@ use std::mem::MaybeUninit;
 
 /// Rows whose largest `a` is within this can be summed: `N ln 2` is exact but for the last part of ln 2.
 const NEAR: f64 = 65_536.0;
-/// A sum is the largest exponential if this much of it is not.
+/// A sum is the largest exponential if no more than this share of it is not.
 const REST: f64 = 1.0 / (1 << 20) as f64;
 /// The smallest sum that is given, far above what underflows.
 const LEAST: f64 = f64::MIN_POSITIVE * TWO_64 * TWO_64 * TWO_64;
@@ -131,6 +133,24 @@ unsafe fn sum<E: Element, S: Simd>(
     acc
 }
 
+/// The sum of the weights of the elements that are not below `top`.
+///
+/// # Safety
+/// As [`bounds`].
+#[inline(always)]
+unsafe fn weight_of<E: Element, S: Simd>(s: S, a: *const E::T, b: *const E::T, len: usize, top: E::T) -> f64 {
+    let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+    for i in (0..len).step_by(E::WIDTH) {
+        let n = (len - i).min(E::WIDTH);
+        // SAFETY: `n` elements remain.
+        let (x, w) =
+            unsafe { (E::load_first(s, a.add(i), n, E::NEG_INF), E::load_first(s, b.add(i), n, E::ZERO)) };
+        let below = E::lt(s, x, E::splat(s, top));
+        acc = E::accumulate(s, acc, E::select(s, below, E::splat(s, E::ZERO), w));
+    }
+    E::reduce(s, acc).0
+}
+
 /// The largest lane of each vector.
 #[inline(always)]
 fn largest<E: Element, S: Simd>(s: S, mut v: [E::V<S>; MAX_WIDTH], n: usize) -> [E::T; MAX_WIDTH] {
@@ -216,11 +236,15 @@ pub(crate) unsafe fn positive_logs<E: Element, S: Simd>(
             let holds = lost < sum / TWO_64 && sum > LEAST && sum < f64::MAX;
             left |= u64::from(!holds) << (j + i);
             let n = E::to_f64(references[i]);
-            (shift[j + i], shift_low[j + i], unit[j + i]) = if (sum - peak).abs() <= REST * sum {
-                (E::to_f64(top[i]), 0.0, peak)
-            } else {
-                (n * LN2_HI, n * LN2_LO, 1.0)
-            };
+            (shift[j + i], shift_low[j + i], unit[j + i]) = (n * LN2_HI, n * LN2_LO, 1.0);
+            if holds && (sum - peak).abs() <= REST * sum {
+                let (a, b) = row(j + i);
+                // SAFETY: the caller's promise.
+                let weight = unsafe { weight_of::<E, S>(s, a, b, len, top[i]) };
+                if (weight - 1.0).abs() <= REST {
+                    (shift[j + i], shift_low[j + i], unit[j + i]) = (E::to_f64(top[i]), 0.0, peak);
+                }
+            }
         }
     }
     for j in (0..n).step_by(8) {

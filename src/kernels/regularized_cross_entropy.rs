@@ -20,7 +20,7 @@ use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_logs, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, first_bits, sum_lanes, tile_max};
-use crate::kernels::soft_cross_entropy::{grad, magnifier, minus, single_factor};
+use crate::kernels::soft_cross_entropy::{grad, magnified, magnifier, minus, single_factor};
 use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{ClassCount, ClassWeight, SampleWeight};
 use crate::lines::{Band, GROUP, Kernel, Rows};
@@ -472,27 +472,27 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         let max = unsafe { special_max::<T::Ops>(x, len) };
         let (cooling, log, lse) =
             group.map_or(((1.0, 0.0), 0.0, max), |g| (g.cooling(i), g.log[i], g.logsumexp(i)));
-        let by = self.magnifier(batch, i);
-        let mut sum = (0.0, 0.0);
-        let mut add = |u: f64, x: f64| {
-            if u != 0.0 {
-                let half = two_sum(0.5 * max, -0.5 * x);
-                let half = add_pairs(mul_pairs(half, cooling), (0.5 * log, 0.0));
-                sum = add_pairs(sum, mul_pairs((u * by, 0.0), half));
-            }
-        };
-        if self.spreads() {
-            let share = value(batch.share[i]);
-            for c in 0..len {
+        let share = value(batch.share[i]);
+        let sum = magnified(self.magnifier(batch, i), |by| {
+            let mut sum = (0.0, 0.0);
+            let mut add = |u: f64, x: f64| {
+                if u != 0.0 {
+                    let half = two_sum(0.5 * max, -0.5 * x);
+                    let half = add_pairs(mul_pairs(half, cooling), (0.5 * log, 0.0));
+                    sum = add_pairs(sum, mul_pairs((u * by, 0.0), half));
+                }
+            };
+            for c in 0..if self.spreads() { len } else { 0 } {
                 // SAFETY: `c < len`.
                 add(unsafe { targets.one(c) } * share, T::Ops::to_f64(unsafe { x.add(c).read() }));
             }
-        }
-        if self.labelled() {
-            add(value(batch.part[i]), T::Ops::to_f64(batch.label_x[i]));
-        }
+            if self.labelled() {
+                add(value(batch.part[i]), T::Ops::to_f64(batch.label_x[i]));
+            }
+            2.0 * value(sum)
+        });
         let z = if self.z_loss > 0.0 { self.z_loss * lse * lse } else { 0.0 };
-        let loss = if max.is_nan() { f64::NAN } else { 2.0 * value(sum) / by + z };
+        let loss = if max.is_nan() { f64::NAN } else { sum + z };
         loss * batch.sample[i]
     }
 

@@ -75,14 +75,21 @@ pub(crate) fn minus<E: Element>(scale: (f64, f64)) -> (E::T, E::T) {
 }
 
 /// Below this sum of the targets, of `f64`, the rounding errors of products fall below the smallest number.
-const TINY: f64 = 1.0 / HUGE / HUGE;
+const FAINT: f64 = 1.0 / HUGE / HUGE;
 /// `2^448`.
 const HUGE: f64 = TWO_64 * TWO_64 * TWO_64 * TWO_64 * TWO_64 * TWO_64 * TWO_64;
 
 /// What such targets are multiplied by, and the loss divided by in the end; 1 for others.
 #[inline(always)]
 pub(crate) fn magnifier<E: Element>(total: f64) -> f64 {
-    if E::COMPENSATED && total != 0.0 && total.abs() < TINY { HUGE } else { 1.0 }
+    if E::COMPENSATED && total != 0.0 && total.abs() < FAINT { HUGE } else { 1.0 }
+}
+
+/// `loss(by) / by`; without a factor where that overflows: targets of both signs may have a tiny sum and be large.
+#[inline(always)]
+pub(crate) fn magnified(by: f64, loss: impl Fn(f64) -> f64) -> f64 {
+    let result = loss(by) / by;
+    if result.is_finite() || by == 1.0 { result } else { loss(1.0) }
 }
 
 /// The two sums of [`Weighted`] for the rows of a group, high and low parts apart.
@@ -312,16 +319,18 @@ unsafe fn large_loss<E: Element>(
     total: f64,
     log: f64,
 ) -> f64 {
-    let (half, by) = (0.5 * E::to_f64(max), magnifier::<E>(total));
-    let mut sum = (0.5 * (total * by * log), 0.0);
-    for c in 0..len {
-        // SAFETY: `c < len`.
-        let (x, t) = unsafe { (E::to_f64(x.add(c).read()), E::to_f64(t.add(c).read())) };
-        if t != 0.0 {
-            sum = add_pairs(sum, (t * by * (half - 0.5 * x), 0.0));
+    let half = 0.5 * E::to_f64(max);
+    magnified(magnifier::<E>(total), |by| {
+        let mut sum = (0.5 * (total * by * log), 0.0);
+        for c in 0..len {
+            // SAFETY: `c < len`.
+            let (x, t) = unsafe { (E::to_f64(x.add(c).read()), E::to_f64(t.add(c).read())) };
+            if t != 0.0 {
+                sum = add_pairs(sum, (t * by * (half - 0.5 * x), 0.0));
+            }
         }
-    }
-    2.0 * value(sum) / by
+        2.0 * value(sum)
+    })
 }
 
 /// The loss of a row with NaN, with +inf, or of -inf alone, by the formula itself.

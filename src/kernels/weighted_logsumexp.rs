@@ -139,7 +139,8 @@ unsafe fn largest<E: Element, S: Simd>(s: S, a: *const E::T, b: *const E::T, len
             }
         }
     }
-    unreachable!("the maximum is one of the terms")
+    // Reached only where another thread writes to the operands meanwhile.
+    Found::Special
 }
 
 /// The largest term of a row, of which `found` is the largest but for the rounding of `a + log |b|`.

@@ -307,6 +307,20 @@ def test_weights_of_a_row_that_is_one_exponential(dtype: Any) -> None:
 
 
 @both
+def test_another_term_as_large_as_the_exponential_of_weight_0(
+    dtype: Any, rng: np.random.Generator
+) -> None:
+    """The sum looks like the largest exponential, whose error has nothing to do with its own."""
+    a = np.stack([rng.uniform(1, 2, 5000), rng.uniform(-2, 0, 5000)], 1).astype(dtype)
+    a[0] = 1.7330189943313599, -1.702798843383789
+    b = np.zeros_like(a)
+    b[:, 1] = np.exp((a[:, 0] - a[:, 1]).astype(np.longdouble))
+    wide = a[:, 1].astype(np.longdouble) + np.log(b[:, 1].astype(np.longdouble))
+    unit = np.spacing(a[:, 0])
+    assert np.max(abs(lk.logsumexp(a, 1, b) - wide) / unit) <= BOUNDS[dtype]
+
+
+@both
 def test_largest_elements_of_weight_0(dtype: Any) -> None:
     """What is left may be far below them: nothing of it is cut off."""
     for far in (1, 50, 90, 120, 300, 700, 1200):

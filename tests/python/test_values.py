@@ -616,3 +616,13 @@ def test_tiny_probabilities_as_labels(
                 ref.assert_close(got, loss, bound, what=f"loss {classes}, {size}")
                 grad = grad if axis == 1 else grad.T
                 ref.assert_close(grad, gradient, bound, scale, what=f"{classes}, {size}")
+
+
+def test_probabilities_of_both_signs_whose_sum_is_tiny() -> None:
+    """Not a use that is foreseen, but no reason for NaN."""
+    t = np.zeros((1, 8))
+    t[0, [0, 4, 2]] = 1e200, -1e200, 1e-300
+    x = np.arange(8.0)[None]
+    for options in ({}, {"temperature": [1.0]}, {"class_weight": np.ones(8)}):
+        assert lk.cross_entropy(x, t, reduction="none", **options) == pytest.approx(4e200)
+        assert lk.cross_entropy(x.T, t.T, axis=0, **options) == pytest.approx(4e200)
