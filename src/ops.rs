@@ -350,7 +350,7 @@ macro_rules! loss_kernels {
                 let (labels, class_total) = ($labels_, weights::class_total(&class_weight, $shape.len));
                 let $kernel = RegularizedCrossEntropy::<T, $soft, $with_grad> {
                     labels,
-                    classes: weights::ClassCount::All,
+                    classes: weights::Classes::All,
                     scale,
                     class_weight,
                     class_total,

@@ -11,7 +11,6 @@
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
 
 use crate::float::{Element, Float, Single};
-use crate::kernels::regularized_cross_entropy::smoothed;
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::lines::{AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, put_per_row, side_by_side};
 use crate::shape::{Shape, View};
@@ -59,11 +58,6 @@ impl<T: Float> Operand<T> {
     pub(crate) fn native(&self) -> Option<View<T>> {
         let View { ptr, outer, len, inner, fresh } = self.view;
         self.format.native.then(|| View { ptr: ptr.cast(), outer, len, inner, fresh })
-    }
-
-    /// The same row of neighbours for all rows.
-    pub(crate) fn line(ptr: *mut u8, format: &'static Format<T>) -> Self {
-        Self::flat(ptr, format)
     }
 
     /// The first element of a row, which need not exist.
@@ -512,12 +506,13 @@ pub(crate) struct Mask<T> {
     pub(crate) every: bool,
     /// The result of a row of which nothing counts, if not what the kernel makes of it.
     pub(crate) empty: Option<f64>,
-    pub(crate) spread: Spread<T>,
+    /// The kernel wants to know the classes that each row has.
+    pub(crate) counted: bool,
 }
 
 impl<T> Mask<T> {
     pub(crate) fn new(view: View<u8>, fill: T) -> Self {
-        Mask { view, fill, every: false, empty: None, spread: Spread::Nothing }
+        Mask { view, fill, every: false, empty: None, counted: false }
     }
 
     /// Whether anything of a row counts.
@@ -529,16 +524,6 @@ impl<T> Mask<T> {
         // SAFETY: the caller's promise.
         (0..shape.len as isize).any(|c| unsafe { start.wrapping_offset(c * self.view.len).read() } != 0)
     }
-}
-
-/// What depends on how many elements of a row count.
-#[derive(Clone, Copy)]
-pub(crate) enum Spread<T> {
-    Nothing,
-    /// The kernel wants to know the number.
-    Counted,
-    /// The second operand `t` becomes `((1-e) t + e/C) w`: the smoothing `e`, the class weights or null.
-    Smoothed(f64, *const T),
 }
 
 /// The number of elements that count, for each row of a block.
@@ -573,64 +558,20 @@ impl Task for Count<'_> {
     }
 }
 
-/// [`Spread::Smoothed`]: `targets` in place, where the mask is not 0.
-struct Smooth<'a, T: Float> {
-    frame: &'a Frame,
-    mask: &'a BlockMask,
-    targets: *mut T,
-    /// For each row.
-    counts: *const f64,
-    smoothing: f64,
-    weights: *const T,
-}
-
-impl<T: Float> Task for Smooth<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        type E<T> = <T as Float>::Ops;
-        let Smooth { frame: frame @ &Frame { columns, step, lines, count, .. }, mask, .. } = self;
-        let zero = E::<T>::ZERO;
-        // SAFETY: a count for each row, a weight for each class; the block and the mask have these lines.
-        unsafe {
-            let parts = |row: usize| smoothed::<T>(self.smoothing, self.counts.add(row).read());
-            let keep = E::<T>::splat(s, parts(0).0);
-            for line in 0..lines {
-                let targets = self.targets.add(line * step);
-                let bytes = mask.bytes.wrapping_offset(line as isize * frame.mask_step(mask));
-                for i in (0..count).step_by(MAX_WIDTH.min(E::<T>::WIDTH)) {
-                    let n = (count - i).min(E::<T>::WIDTH);
-                    let (mut share, mut counted) = ([zero; MAX_WIDTH], [0; MAX_WIDTH]);
-                    for j in 0..n {
-                        counted[j] = bytes.add(i + j).read();
-                        share[j] = parts(if columns { i + j } else { line }).1;
-                    }
-                    let t = E::<T>::load_first(s, targets.add(i), n, zero);
-                    let mut u = E::<T>::fma(s, t, keep, E::<T>::load(s, share.as_ptr()));
-                    if !self.weights.is_null() {
-                        let w = if columns {
-                            E::<T>::splat(s, self.weights.add(line).read())
-                        } else {
-                            E::<T>::load_first(s, self.weights.add(i), n, zero)
-                        };
-                        u = E::<T>::mul(s, u, w);
-                    }
-                    let counted = E::<T>::load_mask(s, counted.as_ptr());
-                    u = E::<T>::select(s, counted, u, E::<T>::splat(s, zero));
-                    E::<T>::store_first(s, u, targets.add(i), n);
-                }
-            }
-        }
-    }
-}
-
 /// The mask of a block: byte `i * row + c * class` is 0 where element `c` of its row `i` does not count.
 #[derive(Clone, Copy)]
-pub(crate) struct BlockMask {
-    pub(crate) bytes: *const u8,
-    pub(crate) row: isize,
-    pub(crate) class: isize,
+struct BlockMask {
+    bytes: *const u8,
+    row: isize,
+    class: isize,
+}
+
+impl BlockMask {
+    /// As a mask of the whole batch, of which only the rows from `row` on exist.
+    fn view(&self, row: usize) -> View<u8> {
+        let ptr = self.bytes.wrapping_offset(-(row as isize * self.row)).cast_mut();
+        View { ptr, outer: self.row, len: self.class, inner: 0, fresh: false }
+    }
 }
 
 /// The mask of rows `row..row + n`: as it lies where the lines of the block (rows, or with `columns` classes) are lines
@@ -765,7 +706,8 @@ pub(crate) struct Block<T> {
     pub(crate) rows: [View<T>; 2],
     /// How many elements of each row count, if that was to be found; for an inner extent of 1.
     pub(crate) counts: View<f64>,
-    pub(crate) mask: Option<BlockMask>,
+    /// The mask, if there is one; for an inner extent of 1.
+    pub(crate) mask: View<u8>,
     /// For [`Walk::ahead`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of.
     /// Not of operands that are given as they lie.
     pub(crate) ahead: isize,
@@ -991,14 +933,9 @@ impl<T: Float> Call<'_, T> {
             }
         }
         let mut counts = std::ptr::null_mut();
-        if let (Some(mask), Some(Mask { spread, .. })) = (&mask, &self.mask)
-            && !matches!(spread, Spread::Nothing)
-        {
+        if let (Some(mask), Some(Mask { counted: true, .. })) = (&mask, &self.mask) {
             counts = scratch.counts.get(n);
             dispatch(Count { frame, mask, counts });
-            if let &Spread::Smoothed(smoothing, weights) = spread {
-                dispatch(Smooth { frame, mask, targets: blocks[1], counts, smoothing, weights });
-            }
         }
         let mut per_rows = [per_row(std::ptr::null_mut(), 0); 2];
         for (i, operand) in self.rows.iter().enumerate() {
@@ -1020,7 +957,8 @@ impl<T: Float> Call<'_, T> {
         };
         let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
         let ahead = next as isize / size_of::<T>() as isize;
-        run(&plan, row..row + n, &Block { rows: per_rows, counts: per_row(counts, row), mask, ahead });
+        let bytes = mask.map_or(per_row(std::ptr::null_mut(), 0), |mask| mask.view(row));
+        run(&plan, row..row + n, &Block { rows: per_rows, counts: per_row(counts, row), mask: bytes, ahead });
         if let (Some(Mask { empty: Some(empty), .. }), Some(wide)) = (&self.mask, wide) {
             for i in 0..n {
                 // SAFETY: the kernel has written a result for each row; the mask is of the call's shape.

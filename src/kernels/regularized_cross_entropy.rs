@@ -12,6 +12,9 @@
 //! For a label `y` both fall into the label's part `a = (1-e) w_y` and an even part `b = e/C` of every weight, so that the
 //! label's entry keeps its digits: `a (p_y - 1) + (b sum_c w_c + 2 z q) p_y - b w_y`, with `p_y - 1 = -others / S` at the
 //! maximum. All of it is multiplied by the row's sample weight.
+//!
+//! With smoothing under a mask the classes are those that the row has: logits that are not under it, whatever they are.
+//! What the gradient is elsewhere does not matter.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::exact::{add_pairs, divide_pair, mul_pairs, two_sum, value};
@@ -22,18 +25,15 @@ use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, first_bits, sum_lanes, tile_max};
 use crate::kernels::soft_cross_entropy::{grad, magnified, magnifier, minus, single_factor};
 use crate::kernels::temperature::Temperature;
-use crate::kernels::weights::{ClassCount, ClassWeight, SampleWeight};
+use crate::kernels::weights::{ClassWeight, Classes, SampleWeight};
 use crate::lines::{Band, GROUP, Kernel, Rows};
 use crate::simd::{Simd, Task};
 
 /// One loss per row; with the gradient when `GRAD`. The operands are `(x, t)` when `SOFT`, else `x`, with labels. Rows that
 /// do not count have loss and gradient 0.
-///
-/// `SOFT` with labels: the second operand holds the class weights of each row by themselves, 0 for classes that do not
-/// exist there, and `classes` how many do.
 pub(crate) struct RegularizedCrossEntropy<T, const SOFT: bool, const GRAD: bool> {
     pub(crate) labels: Option<Labels>,
-    pub(crate) classes: ClassCount,
+    pub(crate) classes: Classes,
     pub(crate) scale: Scale<T>,
     pub(crate) class_weight: ClassWeight<T>,
     /// Their sum, as `(high, low)`.
@@ -55,6 +55,29 @@ struct Targets<E: Element> {
     weights: *const E::T,
     /// `1 - e` and `e/C`, if there is smoothing.
     smoothing: Option<(E::T, E::T)>,
+    mask: RowMask,
+}
+
+/// The mask of a row, bytes that are 0 for the classes that it does not have, and the step between them; or null.
+type RowMask = (*const u8, isize);
+
+/// The mask of elements `i..i + n`, of no more than a vector.
+///
+/// # Safety
+/// There is a mask, and it has these elements.
+#[inline(always)]
+unsafe fn mask_at<E: Element, S: Simd>(s: S, (bytes, step): RowMask, i: usize, n: usize) -> E::M<S> {
+    // SAFETY: the caller's promise; the array holds a vector.
+    unsafe {
+        if step == 1 && n == E::WIDTH {
+            return E::load_mask(s, bytes.add(i));
+        }
+        let mut lanes = [0; MAX_WIDTH];
+        for (j, lane) in lanes.iter_mut().enumerate().take(n) {
+            *lane = bytes.wrapping_offset((i + j) as isize * step).read();
+        }
+        E::load_mask(s, lanes.as_ptr())
+    }
 }
 
 impl<E: Element> Targets<E> {
@@ -75,10 +98,13 @@ impl<E: Element> Targets<E> {
                     Some((keep, share)) => E::fma(s, t, E::splat(s, keep), E::mul(s, u, E::splat(s, share))),
                 };
             }
-            if self.weights.is_null() {
+            if !self.weights.is_null() {
+                u = E::mul(s, u, map::load::<E, S>(s, self.weights.add(i), n));
+            }
+            if self.mask.0.is_null() {
                 u
             } else {
-                E::mul(s, u, map::load::<E, S>(s, self.weights.add(i), n))
+                E::select(s, mask_at::<E, S>(s, self.mask, i, n), u, E::splat(s, E::ZERO))
             }
         }
     }
@@ -90,6 +116,10 @@ impl<E: Element> Targets<E> {
     unsafe fn one(&self, c: usize) -> f64 {
         // SAFETY: the caller's promise.
         unsafe {
+            let (bytes, step) = self.mask;
+            if !bytes.is_null() && bytes.wrapping_offset(c as isize * step).read() == 0 {
+                return 0.0;
+            }
             let mut u = if self.t.is_null() { 1.0 } else { E::to_f64(self.t.add(c).read()) };
             if let (Some((keep, share)), false) = (self.smoothing, self.t.is_null()) {
                 u = u * E::to_f64(keep) + E::to_f64(share);
@@ -146,21 +176,22 @@ fn together<E: Element, S: Simd>(s: S, d: [E::V<S>; 4]) -> E::V<S> {
 }
 
 /// `sum w (max - x)` over `N` rows side by side, so that no addition waits for the one before it; not a number where `w` is 0
-/// and `x` is -inf. Without weights, `E::TOGETHER` distances of a lane are added before the sum takes them.
-struct Even<E: Element, const N: usize> {
-    /// Where a row begins, and its maximum.
-    rows: [(*const E::T, E::T); N],
+/// and `x` is -inf. Without weights, `E::TOGETHER` distances of a lane are added before the sum takes them. With `MASK`
+/// those of classes that a row does not have are 0; there are no weights then.
+struct Even<E: Element, const N: usize, const MASK: bool> {
+    /// Where a row begins, its maximum, and its mask.
+    rows: [(*const E::T, E::T, RowMask); N],
     /// Or null.
     weights: *const E::T,
     len: usize,
 }
 
-impl<E: Element, const N: usize> Task for Even<E, N> {
+impl<E: Element, const N: usize, const MASK: bool> Task for Even<E, N, MASK> {
     type Out = [(f64, f64); N];
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [(f64, f64); N] {
-        let sums = if self.weights.is_null() { self.plain(s) } else { self.weighted(s) };
+        let sums = if MASK || self.weights.is_null() { self.plain(s) } else { self.weighted(s) };
         let mut results = [(0.0, 0.0); N];
         for (result, sum) in results.iter_mut().zip(sums) {
             *result = E::reduce(s, sum);
@@ -169,7 +200,7 @@ impl<E: Element, const N: usize> Task for Even<E, N> {
     }
 }
 
-impl<E: Element, const N: usize> Even<E, N> {
+impl<E: Element, const N: usize, const MASK: bool> Even<E, N, MASK> {
     #[inline(always)]
     fn plain<S: Simd>(&self, s: S) -> [Acc<S>; N] {
         let mut sums: [Acc<S>; N] = [[Double::splat(s, 0.0); 2]; N];
@@ -178,25 +209,36 @@ impl<E: Element, const N: usize> Even<E, N> {
         let zero = [E::splat(s, E::ZERO); 4];
         for i in (0..whole).step_by(step) {
             for r in 0..N {
-                let (x, max) = self.rows[r];
-                let (x, max, mut d) = (x.wrapping_add(i), E::splat(s, max), zero);
+                let (x, max, mask) = self.rows[r];
+                let (max, mut d) = (E::splat(s, max), zero);
                 for k in 0..E::TOGETHER {
-                    // SAFETY: `i + TOGETHER * WIDTH <= len`.
-                    d[k] = E::sub(s, max, unsafe { E::load(s, x.add(k * E::WIDTH)) });
+                    let at = i + k * E::WIDTH;
+                    // SAFETY: `at + WIDTH <= len`.
+                    unsafe {
+                        d[k] = E::sub(s, max, E::load(s, x.add(at)));
+                        if MASK {
+                            d[k] = E::select(s, mask_at::<E, S>(s, mask, at, E::WIDTH), d[k], zero[k]);
+                        }
+                    }
                 }
                 sums[r] = E::accumulate(s, sums[r], together::<E, S>(s, d));
             }
         }
         if whole < self.len {
             for r in 0..N {
-                let ((x, max), mut d) = (self.rows[r], zero);
+                let ((x, max, mask), mut d) = (self.rows[r], zero);
                 for k in 0..E::TOGETHER {
                     let start = whole + k * E::WIDTH;
                     if start < self.len {
                         let n = (self.len - start).min(E::WIDTH);
                         // SAFETY: `n` elements remain.
-                        let x = unsafe { E::load_first(s, x.add(start), n, max) };
-                        d[k] = E::sub(s, E::splat(s, max), x);
+                        unsafe {
+                            let x = E::load_first(s, x.add(start), n, max);
+                            d[k] = E::sub(s, E::splat(s, max), x);
+                            if MASK {
+                                d[k] = E::select(s, mask_at::<E, S>(s, mask, start, n), d[k], zero[k]);
+                            }
+                        }
                     }
                 }
                 sums[r] = E::accumulate(s, sums[r], together::<E, S>(s, d));
@@ -213,7 +255,7 @@ impl<E: Element, const N: usize> Even<E, N> {
             // SAFETY: `n` elements remain.
             let w = unsafe { map::load::<E, S>(s, self.weights.add(i), n) };
             for r in 0..N {
-                let (x, max) = self.rows[r];
+                let (x, max, _) = self.rows[r];
                 // SAFETY: as above.
                 let x = unsafe {
                     if n == E::WIDTH { E::load(s, x.add(i)) } else { E::load_first(s, x.add(i), n, max) }
@@ -320,16 +362,10 @@ struct Gradient<T> {
 }
 
 impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SOFT, GRAD> {
-    /// Whether the targets are class numbers.
-    #[inline(always)]
-    fn labelled(&self) -> bool {
-        !SOFT || self.labels.is_some()
-    }
-
     /// The even part of every weight, for labels.
     #[inline(always)]
     fn share(&self, classes: f64) -> (f64, f64) {
-        if self.labelled() { divide_pair(self.smoothing, classes) } else { (1.0, 0.0) }
+        if SOFT { (1.0, 0.0) } else { divide_pair(self.smoothing, classes) }
     }
 
     /// Whether `sum u (max - x)` is needed.
@@ -338,10 +374,40 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         SOFT || self.smoothing > 0.0
     }
 
-    /// Whether all targets without the label's part are equal.
+    /// Whether all targets without the label's part are equal, but for a mask.
     #[inline(always)]
     fn is_even(&self) -> bool {
         !SOFT && self.class_weight.is_one()
+    }
+
+    #[inline(always)]
+    fn masked(&self) -> bool {
+        matches!(self.classes, Classes::Masked { .. })
+    }
+
+    /// Whether the targets are added up as such.
+    #[inline(always)]
+    fn adds_targets(&self) -> bool {
+        SOFT || self.masked() && !self.class_weight.is_one()
+    }
+
+    /// How many classes a row of the batch has, of `len` elements.
+    #[inline(always)]
+    fn count(&self, row: usize, len: usize) -> f64 {
+        match &self.classes {
+            Classes::All => len as f64,
+            // SAFETY: the view has a number for every row.
+            Classes::Masked { counts, .. } => unsafe { counts.row(row, 1).read() },
+        }
+    }
+
+    /// The mask of a row of the batch.
+    #[inline(always)]
+    fn mask(&self, row: usize) -> RowMask {
+        match &self.classes {
+            Classes::All => (std::ptr::null(), 0),
+            Classes::Masked { mask, .. } => (mask.row(row, 1).cast_const(), mask.len),
+        }
     }
 
     /// The labels and weights of `n` rows; `at(i, c)` is where logit `c` of row `i` is.
@@ -377,11 +443,11 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
                 continue;
             }
             batch.sample[i] = self.sample_weight.of(first + i);
-            if let ClassCount::Rows(classes) = &self.classes {
-                // SAFETY: the view has a number for every row.
-                batch.share[i] = self.share(unsafe { classes.row(first + i, 1).read() });
+            if self.masked() {
+                let classes = self.count(first + i, len);
+                (batch.share[i], batch.total[i]) = (self.share(classes), (classes, 0.0));
             }
-            if self.labelled() {
+            if !SOFT {
                 // SAFETY: labels that count are class numbers.
                 unsafe {
                     batch.label_x[i] = at(i, class[i]).read();
@@ -391,7 +457,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
                     batch.part[i] = mul_pairs((1.0 - self.smoothing, 0.0), (batch.weight[i], 0.0));
                 }
             }
-            let nothing = self.labelled() && self.smoothing == 0.0 && batch.weight[i] == 0.0;
+            let nothing = !SOFT && self.smoothing == 0.0 && batch.weight[i] == 0.0;
             counted &= !(u64::from(batch.sample[i] == 0.0 || nothing) << i);
         }
         batch.counted = counted;
@@ -410,7 +476,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
     /// What the targets of row `i` are multiplied by to have all digits.
     #[inline(always)]
     fn magnifier(&self, batch: &Batch<T>, i: usize) -> f64 {
-        if self.labelled() { 1.0 } else { magnifier::<T::Ops>(batch.total[i].0) }
+        if SOFT { magnifier::<T::Ops>(batch.total[i].0) } else { 1.0 }
     }
 
     /// The loss of row `i` with its sample weight; for `f64` in pairs.
@@ -426,7 +492,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             if self.spreads() {
                 loss = share.0 * (group.cooled(i, batch.spread[i].0) + batch.total[i].0 * log);
             }
-            if self.labelled() && batch.part[i].0 != 0.0 {
+            if !SOFT && batch.part[i].0 != 0.0 {
                 loss += batch.part[i].0 * (group.cooled(i, max - label) + log);
             }
             if self.z_loss > 0.0 {
@@ -439,9 +505,9 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         let mut loss = (0.0, 0.0);
         if self.spreads() {
             loss = add_pairs(mul_pairs(batch.spread[i], group.cooling(i)), mul_pairs(batch.total[i], log));
-            loss = if self.labelled() { mul_pairs(loss, share) } else { loss };
+            loss = if SOFT { loss } else { mul_pairs(loss, share) };
         }
-        if self.labelled() && batch.part[i].0 != 0.0 {
+        if !SOFT && batch.part[i].0 != 0.0 {
             let distance = two_sum(max, -label);
             let plain = add_pairs(mul_pairs(distance, group.cooling(i)), log);
             loss = add_pairs(loss, mul_pairs(plain, batch.part[i]));
@@ -486,7 +552,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
                 // SAFETY: `c < len`.
                 add(unsafe { targets.one(c) } * share, T::Ops::to_f64(unsafe { x.add(c).read() }));
             }
-            if self.labelled() {
+            if !SOFT {
                 add(value(batch.part[i]), T::Ops::to_f64(batch.label_x[i]));
             }
             2.0 * value(sum)
@@ -516,14 +582,14 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
             let scale = product_of::<O<T>>(self.scale.get(first + i), (batch.sample[i], 0.0));
             let scale = product_of::<O<T>>(scale, group.cooling(i));
             // `U + 2 z q`, for labels without the label's part.
-            let (labelled, share) = (self.labelled(), batch.share[i]);
-            let mut even = if labelled { product_of::<O<T>>(share, batch.total[i]) } else { batch.total[i] };
+            let share = batch.share[i];
+            let mut even = if SOFT { batch.total[i] } else { product_of::<O<T>>(share, batch.total[i]) };
             if self.z_loss > 0.0 {
                 let z = product_of::<O<T>>((2.0 * self.z_loss, 0.0), (group.logsumexp(i), 0.0));
                 even = add_pairs(even, z);
             }
-            let total = if labelled { add_pairs(even, batch.part[i]) } else { even };
-            if labelled {
+            let total = if SOFT { even } else { add_pairs(even, batch.part[i]) };
+            if !SOFT {
                 let entry = Self::label_entry(group, batch, i, even, scale);
                 gradient.entry[i] = if entry.is_nan() { T::Ops::NAN } else { O::<T>::from_f64(entry) };
             }
@@ -573,23 +639,13 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         value(mul_pairs(add_pairs(mul_pairs(even, p), own), scale))
     }
 
-    /// The probabilities' factor and the even part, if there is smoothing.
+    /// The probabilities' factor and the even part of a smoothed target, if there is smoothing.
     #[inline(always)]
-    fn smoothing(&self, len: usize) -> Option<(T, T)> {
-        (!self.labelled() && self.smoothing > 0.0).then(|| smoothed::<T>(self.smoothing, len as f64))
+    fn smoothing(&self, classes: f64) -> Option<(T, T)> {
+        let rounded = T::Ops::from_f64;
+        (SOFT && self.smoothing > 0.0)
+            .then(|| (rounded(1.0 - self.smoothing), rounded(self.smoothing / classes)))
     }
-
-    /// The class weights, or null; and null where the second operand holds them.
-    #[inline(always)]
-    fn weights(&self) -> *const T {
-        if SOFT && self.labels.is_some() { std::ptr::null() } else { self.class_weight.pointer() }
-    }
-}
-
-/// The factor of the probabilities and the even part of a smoothed target.
-#[inline(always)]
-pub(crate) fn smoothed<T: Float>(smoothing: f64, classes: f64) -> (T, T) {
-    (T::Ops::from_f64(1.0 - smoothing), T::Ops::from_f64(smoothing / classes))
 }
 
 impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEntropy<T, SOFT, GRAD> {
@@ -608,31 +664,36 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
         let special = unsafe { group_logs::<O<T>, S>(s, rows, group, &self.temperature, counted, GRAD) };
         let targets = |i: usize| Targets::<O<T>> {
             t: if SOFT { rows.x(1, i) } else { std::ptr::null() },
-            weights: self.weights(),
-            smoothing: self.smoothing(len),
+            weights: self.class_weight.pointer(),
+            smoothing: self.smoothing(self.count(rows.first + i, len)),
+            mask: self.mask(rows.first + i),
         };
         let mut left = if self.spreads() { counted & !special } else { 0 };
-        while SOFT && left != 0 {
+        while self.adds_targets() && left != 0 {
             let i = left.trailing_zeros() as usize;
             left &= left - 1;
             let (x, max) = (rows.x(0, i), group.max[i]);
             [batch.spread[i], batch.total[i]] = s.call(Weighted { x, targets: &targets(i), max, len });
         }
-        let row = |i: usize| (rows.x(0, i), group.max[i]);
-        while left.count_ones() > 2 {
-            // The last row again where there are fewer.
-            let (at, rest) = lowest::<BESIDE>(left);
-            let sums = s.call(Even::<O<T>, BESIDE> { rows: at.map(row), weights: self.weights(), len });
-            left = rest;
-            for (i, sum) in at.into_iter().zip(sums) {
-                batch.spread[i] = sum;
-            }
+        let row = |i: usize| (rows.x(0, i), group.max[i], self.mask(rows.first + i));
+        let weights = self.class_weight.pointer();
+        macro_rules! spread {
+            ($many:expr, $mask:literal) => {{
+                // The last row again where there are fewer.
+                let (at, rest) = lowest::<$many>(left);
+                let sums = s.call(Even::<O<T>, $many, $mask> { rows: at.map(row), weights, len });
+                left = rest;
+                for (i, sum) in at.into_iter().zip(sums) {
+                    batch.spread[i] = sum;
+                }
+            }};
         }
-        if left != 0 {
-            let (at, _) = lowest::<2>(left);
-            let sums = s.call(Even::<O<T>, 2> { rows: at.map(row), weights: self.weights(), len });
-            for (i, sum) in at.into_iter().zip(sums) {
-                batch.spread[i] = sum;
+        while left != 0 {
+            match (left.count_ones() > 2, self.masked()) {
+                (true, false) => spread!(BESIDE, false),
+                (true, true) => spread!(BESIDE, true),
+                (false, false) => spread!(2, false),
+                (false, true) => spread!(2, true),
             }
         }
         for i in 0..n {
@@ -673,8 +734,9 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 heat: group.heat(i),
                 factor: Factor::new(group.inverse_pair(i), (1.0, 0.0)),
             };
-            let targets = targets(i);
-            let entry = self.labelled().then(|| (batch.class[i], gradient.entry[i]));
+            // What is under a mask is overwritten later.
+            let targets = Targets { mask: (std::ptr::null(), 0), ..targets(i) };
+            let entry = (!SOFT).then(|| (batch.class[i], gradient.entry[i]));
             let parts = gradient.parts.each_ref().map(|lanes| lanes[i]);
             // SAFETY: the caller's promise; labels are class numbers.
             unsafe {
@@ -704,7 +766,14 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
         type O<T> = <T as Float>::Ops;
         let (n, len) = (band.n, band.len);
         let width = <O<T> as Element>::WIDTH;
-        let smoothing = self.smoothing(len);
+        let zero = O::<T>::splat(s, O::<T>::ZERO);
+        // `1 - e` and, for each row, `e/C` of smoothed probabilities.
+        let (mut keep, mut shares) = (None, [T::default(); GROUP]);
+        for (i, share) in shares.iter_mut().enumerate().take(n) {
+            if let Some((factor, even)) = self.smoothing(self.count(band.first + i, len)) {
+                (keep, *share) = (Some(O::<T>::splat(s, factor)), even);
+            }
+        }
         // SAFETY: the caller's promise.
         let mut batch = unsafe { self.batch(band.first, n, len, |i, c| band.element(0, i, c).cast_const()) };
         let counted = batch.counted;
@@ -714,19 +783,28 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 let mut u = O::<T>::splat(s, O::<T>::ONE);
                 if SOFT {
                     let t = band.at(s, 1, $j, $c);
-                    u = match smoothing {
+                    u = match keep {
                         None => t,
-                        Some((keep, share)) => {
-                            O::<T>::fma(s, t, O::<T>::splat(s, keep), O::<T>::splat(s, share))
-                        }
+                        Some(keep) => O::<T>::fma(s, t, keep, Group::<O<T>>::load(s, &shares, $j)),
                     };
                 }
-                if self.weights().is_null() {
-                    u
-                } else {
+                if !self.class_weight.is_one() {
                     // SAFETY: a class.
-                    let weight = unsafe { self.weights().add($c).read() };
-                    O::<T>::mul(s, u, O::<T>::splat(s, weight))
+                    let weight = unsafe { self.class_weight.pointer().add($c).read() };
+                    u = O::<T>::mul(s, u, O::<T>::splat(s, weight));
+                }
+                u
+            }};
+        }
+        // `v` where row and class are not under the mask, else 0. Until the exponentials take their place, -inf tells.
+        macro_rules! unmasked {
+            ($j:expr, $c:expr, $v:expr) => {{
+                let v = $v;
+                if self.masked() {
+                    let below = O::<T>::splat(s, O::<T>::NEG_INF);
+                    O::<T>::select(s, O::<T>::lt(s, below, band.at(s, 0, $j, $c)), v, zero)
+                } else {
+                    v
                 }
             }};
         }
@@ -736,16 +814,31 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             for j in (0..n).step_by(width) {
                 // SAFETY: the caller's promise.
                 let max = unsafe { tile_max::<O<T>, S>(s, band.tile(0, j), len) };
-                let spread = if SOFT {
+                if self.masked() {
+                    // A row with a logit of -inf of its own is done again.
+                    let (mut counts, one) = (zero, O::<T>::splat(s, O::<T>::ONE));
+                    for c in 0..len {
+                        counts = O::<T>::add(s, counts, unmasked!(j, c, one));
+                    }
+                    let mut lanes = [T::default(); GROUP];
+                    Group::<O<T>>::store(s, counts, &mut lanes, j);
+                    for i in j..(j + width).min(n) {
+                        let unlike = self.count(band.first + i, len) != O::<T>::to_f64(lanes[i]);
+                        again |= u64::from(unlike) << i;
+                    }
+                }
+                let spread = if self.adds_targets() {
                     sum_lanes!(O<T>, S, s, len, |c, acc| {
-                        O::<T>::accumulate_weighted(s, acc, target!(j, c), max, band.at(s, 0, j, c))
+                        let u = unmasked!(j, c, target!(j, c));
+                        O::<T>::accumulate_weighted(s, acc, u, max, band.at(s, 0, j, c))
                     })
                 } else if self.class_weight.is_one() {
                     sum_lanes!(O<T>, S, s, len, by O::<T>::TOGETHER, |c, acc| {
                         let mut d = [O::<T>::splat(s, O::<T>::ZERO); 4];
                         for k in 0..O::<T>::TOGETHER {
                             if c + k * width < len {
-                                d[k] = O::<T>::sub(s, max, band.at(s, 0, j, c + k * width));
+                                let at = c + k * width;
+                                d[k] = unmasked!(j, at, O::<T>::sub(s, max, band.at(s, 0, j, at)));
                             }
                         }
                         O::<T>::accumulate(s, acc, together::<O<T>, S>(s, d))
@@ -761,9 +854,10 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                     batch.spread[i] = (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
                     again |= u64::from(!high[i].is_finite()) << i;
                 }
-                if SOFT {
-                    let total =
-                        sum_lanes!(O<T>, S, s, len, |c, acc| O::<T>::accumulate(s, acc, target!(j, c)));
+                if self.adds_targets() {
+                    let total = sum_lanes!(O<T>, S, s, len, |c, acc| {
+                        O::<T>::accumulate(s, acc, unmasked!(j, c, target!(j, c)))
+                    });
                     O::<T>::store_wide(s, total, &mut high, &mut low, j);
                     for i in j..(j + width).min(n) {
                         batch.total[i] = (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
@@ -799,7 +893,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 band.put(s, j, c, dx);
             }
             for i in j..(j + width).min(n) {
-                if self.labelled() && counted >> i & 1 == 1 {
+                if !SOFT && counted >> i & 1 == 1 {
                     // SAFETY: labels are class numbers.
                     unsafe { band.element(0, i, batch.class[i]).write(gradient.entry[i]) };
                 }

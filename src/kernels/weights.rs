@@ -85,18 +85,18 @@ impl SampleWeight {
     }
 }
 
-/// How many classes a row has.
+/// Which classes a row has.
 #[derive(Clone, Copy)]
-pub(crate) enum ClassCount {
+pub(crate) enum Classes {
     /// As many as it has elements.
     All,
-    /// One number per row.
+    /// Those where a byte is not 0, and how many that are in each row; for an inner extent of 1.
     #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "offered by the Python package"))]
-    Rows(View<f64>),
+    Masked { counts: View<f64>, mask: View<u8> },
 }
 
 // SAFETY: as above.
-unsafe impl Sync for ClassCount {}
+unsafe impl Sync for Classes {}
 
 /// The sum of the weights of the rows that are not ignored, `class_weight[y] * sample_weight`, as `(high, low)`.
 pub(crate) fn labelled_total<T: Float>(

@@ -20,14 +20,12 @@ use crate::kernels::mse::{CHUNK, Difference, WeightedDifference};
 use crate::kernels::regularized_cross_entropy::RegularizedCrossEntropy;
 use crate::kernels::softmax::{Softmax, SoftmaxBackward};
 use crate::kernels::temperature::Temperature;
-use crate::kernels::weights::{ClassCount, ClassWeight};
+use crate::kernels::weights::Classes;
 use crate::lines::{Kernel, PerRow, Plan, Walk, chunk_rows};
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
-use crate::stage::{
-    Block, BlockMask, Call, Format, Mask, Operand, Results, Run, Scratch, Spread, stage_flat, unstage_flat,
-};
+use crate::stage::{Block, Call, Mask, Operand, Results, Run, Scratch, stage_flat, unstage_flat};
 use crate::sums::{Reduction, Sum, Sums};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -266,16 +264,16 @@ struct Loss<'a, T: Float> {
 /// The plan's results and the mask have these rows.
 unsafe fn clear_hidden_labels<T: Float>(
     labels: &Labels,
-    mask: &BlockMask,
+    mask: &View<u8>,
     plan: &Plan<'_, T::Ops>,
     rows: Range<usize>,
 ) {
-    for (i, row) in rows.enumerate() {
+    for row in rows {
         let Some(class) = labels.get(row) else { continue };
         let class = class as isize;
         // SAFETY: the caller's promise; a label is a class.
         unsafe {
-            if mask.bytes.offset(i as isize * mask.row + class * mask.class).read() == 0 {
+            if mask.row(row, 1).offset(class * mask.len).read() == 0 {
                 let entry = plan.out.row(row, 1).wrapping_offset(class * plan.out.len);
                 // (A row of NaNs is left to be seen as such.)
                 if !T::Ops::to_f64(entry.read()).is_nan() {
@@ -297,9 +295,9 @@ impl<T: Float> Loss<'_, T> {
         let clear = labels.filter(|_| out.is_some());
         let masked = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
             run(plan, rows.clone(), block);
-            if let (Some(mask), Some(labels)) = (&block.mask, &clear) {
+            if let Some(labels) = &clear {
                 // SAFETY: the gradient and the mask have these rows.
-                unsafe { clear_hidden_labels::<T>(labels, mask, plan, rows) };
+                unsafe { clear_hidden_labels::<T>(labels, &block.mask, plan, rows) };
             }
         };
         let call = |per_row| {
@@ -374,53 +372,45 @@ pub(crate) unsafe fn cross_entropy<T: Float>(
             && options.sample_weight.is_one()
             && labels.is_some();
         let moderate = matches!(scale, Scale::All((factor, _)) if (0.0..=1e30).contains(&factor));
-        mask.every = !(plain && moderate);
-    }
-    // Under a mask, smoothing spreads over another number of classes in each row.
-    let spread = options.smoothing > 0.0;
-    if let (Some(mask), true) = (&mut mask, spread) {
-        if let Some(labels) = labels {
-            mask.spread = Spread::Counted;
-            let ones = if options.class_weight.is_one() { vec![T::Ops::ONE; shape.len] } else { Vec::new() };
-            let weight = if ones.is_empty() { options.class_weight.pointer() } else { ones.as_ptr() };
-            let x = [x, Operand::line(weight.cast_mut().cast(), Format::NATIVE)];
-            let loss = Loss { shape, x: &x, out, reduce, weights, mask: Some(*mask), labels: Some(labels) };
-            // SAFETY: the caller's promise; there is a weight for each class.
-            return Ok(unsafe {
-                if out.is_some() {
-                    spread_over_counted::<T, true>(&loss, labels, options, scale)
-                } else {
-                    spread_over_counted::<T, false>(&loss, labels, options, scale)
-                }
-            });
-        }
-        mask.spread = Spread::Smoothed(options.smoothing, options.class_weight.pointer());
-        (options.smoothing, options.class_weight) = (0.0, ClassWeight::ONE);
+        // Smoothing spreads over as many classes as each row has.
+        mask.counted = options.smoothing > 0.0;
+        mask.every = mask.counted || !(plain && moderate);
     }
     let both = [x, probabilities.unwrap_or(x)];
     let x = if probabilities.is_some() { &both[..] } else { &both[..1] };
     let loss = Loss { shape, x, out, reduce, weights, mask, labels };
+    if mask.is_some_and(|mask| mask.counted) {
+        // SAFETY: the caller's promise.
+        return Ok(unsafe {
+            match (labels.is_some(), out.is_some()) {
+                (true, true) => spread_over_mask::<T, false, true>(&loss, options, scale),
+                (true, false) => spread_over_mask::<T, false, false>(&loss, options, scale),
+                (false, true) => spread_over_mask::<T, true, true>(&loss, options, scale),
+                (false, false) => spread_over_mask::<T, true, false>(&loss, options, scale),
+            }
+        });
+    }
     // SAFETY: the caller's promise.
     Ok(unsafe {
         loss_kernels!(options, shape, labels, scale, out.is_some(), |kernel| loss.run_kernel(&kernel))
     })
 }
 
-/// A loss with label smoothing under a mask; the second operand holds the class weights.
+/// A loss with label smoothing under a mask.
 ///
 /// # Safety
 /// As [`run_all`].
-unsafe fn spread_over_counted<T: Float, const GRAD: bool>(
+unsafe fn spread_over_mask<T: Float, const SOFT: bool, const GRAD: bool>(
     loss: &Loss<'_, T>,
-    labels: Labels,
     options: Options<T>,
     scale: Scale<T>,
 ) -> f64 {
     let Options { temperature, class_weight, sample_weight, smoothing, z_loss } = options;
+    let labels = loss.labels;
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
-        let kernel = RegularizedCrossEntropy::<T, true, GRAD> {
-            labels: Some(labels),
-            classes: ClassCount::Rows(block.counts),
+        let kernel = RegularizedCrossEntropy::<T, SOFT, GRAD> {
+            labels,
+            classes: Classes::Masked { counts: block.counts, mask: block.mask },
             scale,
             class_weight,
             class_total: (0.0, 0.0),
