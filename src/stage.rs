@@ -26,6 +26,9 @@ const TOGETHER: usize = 32;
 const TALL_BYTES: usize = 256 * 1024;
 /// Rows from this many vectors on begin with a cache line of their block.
 const LINED: usize = 4;
+/// Rows and bytes of a block whose rows are better summed side by side.
+const BESIDE: usize = 4;
+const BESIDE_BYTES: usize = 64 * 1024;
 /// Shorter lines of a mask are copied, so that they follow one another as the block's do.
 const SHORT_LINE: usize = 64;
 /// Rows beyond this many bytes have their results in place of the first operand.
@@ -551,7 +554,9 @@ impl Task for Count<'_> {
                         *total += f64::from(u8::from(*byte != 0));
                     }
                 } else {
-                    counts[line] = bytes.iter().filter(|byte| **byte != 0).count() as f64;
+                    // (Few enough at once that their number is a byte: a vector counts as many as it has bytes.)
+                    let some = |bytes: &[u8]| bytes.iter().map(|byte| u8::from(*byte != 0)).sum::<u8>();
+                    counts[line] = bytes.chunks(128).map(|bytes| f64::from(some(bytes))).sum();
                 }
             }
         }
@@ -802,6 +807,9 @@ impl<T: Float> Call<'_, T> {
             rows / GROUP * GROUP
         } else if self.x.iter().chain(&self.out).any(|x| x.view.len != 1) {
             (TALL_BYTES / (self.shape.len * size_of::<T>())).clamp(1, TOGETHER)
+        } else if self.mask.as_ref().is_some_and(|mask| mask.counted) {
+            // Distances of several rows are summed side by side.
+            rows.max((BESIDE_BYTES / (self.shape.len * size_of::<T>())).clamp(1, BESIDE))
         } else {
             rows.max(1)
         }
