@@ -59,12 +59,17 @@ impl<T: Float> Operand<T> {
 
     /// The array itself, where its elements are `T`.
     pub(crate) fn native(&self) -> Option<View<T>> {
+        self.format.native.then(|| self.typed())
+    }
+
+    /// The array as if its elements were `I`.
+    pub(crate) fn typed<I>(&self) -> View<I> {
         let View { ptr, outer, len, inner, fresh } = self.view;
-        self.format.native.then(|| View { ptr: ptr.cast(), outer, len, inner, fresh })
+        View { ptr: ptr.cast(), outer, len, inner, fresh }
     }
 
     /// The first element of a row, which need not exist.
-    fn address(&self, row: usize, inner: usize) -> *const u8 {
+    pub(crate) fn address(&self, row: usize, inner: usize) -> *const u8 {
         let elements = self.view.row(row, inner).addr().wrapping_sub(self.view.ptr.addr());
         self.view.ptr.wrapping_add(elements.wrapping_mul(self.format.size)).cast_const()
     }
@@ -187,8 +192,7 @@ impl<'a, T: Float> Piece<'a, T> {
     }
 
     fn typed<I>(&self) -> View<I> {
-        let View { ptr, outer, len, inner, fresh } = self.operand.view;
-        View { ptr: ptr.cast(), outer, len, inner, fresh }
+        self.operand.typed()
     }
 }
 

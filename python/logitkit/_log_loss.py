@@ -15,6 +15,7 @@ from ._operands import (
     checked_reduction,
     class_axis,
     class_labels,
+    operand_dtype,
     plain,
     real_array,
     silent,
@@ -278,15 +279,16 @@ class _Call:
         ignore_index = checked_ignore_index(ignore_index_)
         reduction = checked_reduction(reduction_)
         dtype = loss_dtype(dtype_, probs)
-        work = work_dtype(dtype)
+        work = operand_dtype(dtype, probs)
         batch = reduced_shape(probs.shape, (axis,), keepdims=False)
-        weight = _row_weights(sample_weight_, batch, work)
+        weight = _row_weights(sample_weight_, batch, work_dtype(dtype))
         if labels.dtype.kind == "b":
             raise TypeError("labels have dtype bool: expected integers, or probabilities as floats")
         self.classes = labels.shape == batch
         if self.classes:
             labels = class_labels(labels, probs.shape[axis], ignore_index)
         elif labels.shape == probs.shape:
+            work = operand_dtype(dtype, probs, labels)
             labels = plain(labels, work)
         else:
             raise ValueError(
@@ -304,7 +306,7 @@ class _Call:
         self.loss = _Loss(
             operands=operands,
             shape=batch if reduction == "none" else (),
-            dtype=work,
+            dtype=work_dtype(dtype),
             grad_shape=probs.shape,
             grad_dtype=dtype,
             reduction=reduction,

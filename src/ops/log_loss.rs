@@ -38,6 +38,82 @@ fn wide<T: Float>(numbers: &[T]) -> Vec<f64> {
     numbers.iter().map(|&x| T::Ops::to_f64(x)).collect()
 }
 
+/// An array whose elements are numbers `T` here, however they are stored; what is counted in elements are those.
+pub(crate) trait Store<T>: Copy + Sync {
+    /// The steps from row to row, for an inner extent of 1, and from class to class.
+    fn steps(&self) -> (isize, isize);
+
+    /// Reads the element of each row from `first` on that has a class; 1 for the others.
+    ///
+    /// # Safety
+    /// The array has these rows and classes.
+    unsafe fn gather(&self, shape: Shape, first: usize, classes: &[Option<usize>], to: &mut Vec<T>);
+
+    /// Writes those of [`Store::gather`].
+    ///
+    /// # Safety
+    /// As there; nobody else touches these rows.
+    unsafe fn scatter(&self, shape: Shape, first: usize, classes: &[Option<usize>], from: &mut [T]);
+
+    /// Makes `n` elements 0, from `start` behind the first on.
+    ///
+    /// # Safety
+    /// The array's memory is dense and has them; nobody else touches them.
+    unsafe fn clear(&self, start: usize, n: usize);
+
+    /// Calls `work` with elements `start..start + n` of two operands and, unless null, of the gradient.
+    ///
+    /// # Safety
+    /// The arrays have them, one behind the other; nobody else touches those of `grad`.
+    unsafe fn with_elements(
+        operands: [Self; 2],
+        grad: Option<Self>,
+        start: usize,
+        n: usize,
+        work: &mut dyn FnMut(*const T, *const T, *mut T),
+    );
+}
+
+impl<T: Float> Store<T> for SharedView<T> {
+    fn steps(&self) -> (isize, isize) {
+        (self.0.outer, self.0.len)
+    }
+
+    unsafe fn gather(&self, shape: Shape, first: usize, classes: &[Option<usize>], to: &mut Vec<T>) {
+        to.clear();
+        to.extend(classes.iter().enumerate().map(|(i, class)| match class {
+            // SAFETY: the caller's promise.
+            Some(class) => unsafe { self.place(shape, first + i, *class).read() },
+            None => T::Ops::ONE,
+        }));
+    }
+
+    unsafe fn scatter(&self, shape: Shape, first: usize, classes: &[Option<usize>], from: &mut [T]) {
+        for (i, (class, &x)) in classes.iter().zip(from.iter()).enumerate() {
+            if let Some(class) = class {
+                // SAFETY: the caller's promise.
+                unsafe { self.place(shape, first + i, *class).write(x) };
+            }
+        }
+    }
+
+    unsafe fn clear(&self, start: usize, n: usize) {
+        // SAFETY: the caller's promise; zero bytes are zeros.
+        unsafe { self.0.ptr.add(start).write_bytes(0, n) };
+    }
+
+    unsafe fn with_elements(
+        [x, t]: [Self; 2],
+        grad: Option<Self>,
+        start: usize,
+        _n: usize,
+        work: &mut dyn FnMut(*const T, *const T, *mut T),
+    ) {
+        let at = |view: Self| view.0.ptr.wrapping_add(start);
+        work(at(x), at(t), grad.map_or(std::ptr::null_mut(), at));
+    }
+}
+
 /// What is common to all rows of a gradient: the factor that the reduction gives, or zeros.
 enum Slope<T> {
     Zero,
@@ -94,18 +170,6 @@ impl<T: Float> Chunk<T> {
         }
     }
 
-    /// Reads the probabilities of the labels.
-    fn gather(&mut self, shape: Shape, x: View<T>, first: usize) {
-        self.p.clear();
-        self.p.extend(self.classes.iter().enumerate().map(|(i, class)| match class {
-            // SAFETY: the view is valid for the shape, and the class is one.
-            Some(class) => unsafe {
-                x.row(first + i, shape.inner).wrapping_offset(*class as isize * x.len).read()
-            },
-            None => T::Ops::ONE,
-        }));
-    }
-
     fn terms(&self) -> Terms<T::Ops> {
         Terms { t: self.weights.as_ptr(), p: self.p.as_ptr() }
     }
@@ -141,17 +205,6 @@ impl<T: Float> Chunk<T> {
         let terms = Terms { p: out.cast_const(), ..terms };
         dispatch(Write::<T::Ops, _> { map: Quotients { terms, factor, factors }, out, len, stream: false });
     }
-
-    /// Puts the results of [`Chunk::slopes`] to the labels' places.
-    fn scatter(&self, shape: Shape, grad: View<T>, first: usize) {
-        for (i, (class, &slope)) in self.classes.iter().zip(&self.p).enumerate() {
-            if let Some(class) = class {
-                let place = grad.row(first + i, shape.inner).wrapping_offset(*class as isize * grad.len);
-                // SAFETY: as in `gather`.
-                unsafe { place.write(slope) };
-            }
-        }
-    }
 }
 
 /// Log loss with integer labels. The gradient's memory is dense: its elements are all that lies between the first and
@@ -160,13 +213,13 @@ impl<T: Float> Chunk<T> {
 /// # Safety
 /// The views are valid for `shape`, the labels and per-row views for its batch; `grad` is apart from all others or
 /// exactly `x`.
-pub(crate) unsafe fn log_loss_view<T: Float>(
+pub(crate) unsafe fn log_loss_view<T: Float, S: Store<T>>(
     shape: Shape,
-    x: View<T>,
+    x: S,
     labels: Labels,
     weight: Option<Cycle<T>>,
     reduce: &Reduce<T>,
-    grad: Option<(View<T>, GradOutput<T>)>,
+    grad: Option<(S, GradOutput<T>)>,
 ) -> Result<f64, Error> {
     let rows = shape.batch();
     let count = labels.check(rows)?;
@@ -188,13 +241,10 @@ pub(crate) unsafe fn log_loss_view<T: Float>(
         _ => None,
     };
     let grad = grad.map(|(out, incoming)| (out, Slope::new(incoming, divisor)));
-    let (x, out) = (SharedView(x), grad.as_ref().map(|(out, _)| SharedView(*out)));
+    let out = grad.as_ref().map(|(out, _)| *out);
     let slope = grad.as_ref().map(|(_, slope)| slope);
     // A chunk's rows of the gradient follow one another: they are filled and finished at once.
-    let follow = out.is_some_and(|out| {
-        let out = out.get();
-        shape.inner == 1 && out.len == 1 && out.outer == shape.len as isize
-    });
+    let follow = out.is_some_and(|out| shape.inner == 1 && out.steps() == (shape.len as isize, 1));
     let places = SharedRows(match reduce {
         Reduce::Rows(view) => Some(*view),
         Reduce::To(_) => None,
@@ -208,7 +258,8 @@ pub(crate) unsafe fn log_loss_view<T: Float>(
         let (first, n) = part(i);
         let mut chunk = Chunk::new();
         chunk.read(&labels, weight, first, n);
-        chunk.gather(shape, x.get(), first);
+        // SAFETY: the view is valid for the shape; a label that counts is a class.
+        unsafe { x.gather(shape, first, &chunk.classes, &mut chunk.p) };
         if let Some(view) = places.get() {
             for (row, loss) in chunk.losses().into_iter().enumerate() {
                 // SAFETY: the view has an element for every row; this thread's rows.
@@ -222,9 +273,11 @@ pub(crate) unsafe fn log_loss_view<T: Float>(
         if let (Some(slope), Some(out)) = (slope, out) {
             chunk.slopes(shape, slope, first);
             if follow {
-                // SAFETY: this thread's rows; zero bytes are zeros.
-                unsafe { out.get().row(first, 1).write_bytes(0, n * shape.len) };
-                chunk.scatter(shape, out.get(), first);
+                // SAFETY: this thread's rows, one behind the other.
+                unsafe {
+                    out.clear(first * shape.len, n * shape.len);
+                    out.scatter(shape, first, &chunk.classes, &mut chunk.p);
+                }
             } else {
                 // SAFETY: the chunk belongs to this thread alone.
                 unsafe { kept.at(i).write(Some(chunk)) };
@@ -234,13 +287,14 @@ pub(crate) unsafe fn log_loss_view<T: Float>(
     if let Some(out) = out
         && !follow
     {
-        let start = Shared(out.get().ptr);
-        // SAFETY: the gradient's memory is dense.
-        flat(shape.size(), &|first, n| unsafe { start.at(first).write_bytes(0, n) });
+        // SAFETY: the gradient's memory is dense; each thread has a part of it.
+        flat(shape.size(), &|first, n| unsafe { out.clear(first, n) });
         chunked(chunks, elements, &|i| {
-            // SAFETY: the chunk belongs to this thread alone.
-            if let Some(chunk) = unsafe { &*kept.at(i) } {
-                chunk.scatter(shape, out.get(), part(i).0);
+            // SAFETY: the chunk and its rows belong to this thread alone.
+            unsafe {
+                if let Some(chunk) = &mut *kept.at(i) {
+                    out.scatter(shape, part(i).0, &chunk.classes, &mut chunk.p);
+                }
             }
         });
     }
@@ -249,7 +303,7 @@ pub(crate) unsafe fn log_loss_view<T: Float>(
 }
 
 /// A view that threads may share; each touches its own part.
-struct SharedView<T>(View<T>);
+pub(crate) struct SharedView<T>(pub(crate) View<T>);
 
 impl<T> Clone for SharedView<T> {
     fn clone(&self) -> Self {
@@ -261,8 +315,8 @@ impl<T> Copy for SharedView<T> {}
 unsafe impl<T> Sync for SharedView<T> {}
 
 impl<T> SharedView<T> {
-    fn get(&self) -> View<T> {
-        self.0
+    fn place(&self, shape: Shape, row: usize, class: usize) -> *mut T {
+        self.0.row(row, shape.inner).wrapping_offset(class as isize * self.0.len)
     }
 }
 
@@ -282,13 +336,12 @@ impl<T> SharedRows<T> {
 /// # Safety
 /// The operands are valid for `rows * len` elements, the per-row views and weights for `rows`; `grad` is apart from all
 /// others or exactly `x` or `t`.
-pub(crate) unsafe fn soft_log_loss_view<T: Float>(
+pub(crate) unsafe fn soft_log_loss_view<T: Float, S: Store<T>>(
     shape: Shape,
-    x: *const T,
-    t: *const T,
+    [x, t]: [S; 2],
     weight: Option<Cycle<T>>,
     reduce: &Reduce<T>,
-    grad: Option<(*mut T, GradOutput<T>)>,
+    grad: Option<(S, GradOutput<T>)>,
 ) -> f64 {
     let (rows, len) = (shape.batch(), shape.len);
     let step = (ELEMENTS / len.max(1)).max(1);
@@ -298,14 +351,13 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float>(
         (Reduce::To(Reduction::Mean), None) => Some(Sum::new((rows as f64, 0.0), 0)),
         _ => None,
     };
-    let slope = grad.map(|(out, incoming)| (Shared(out), Slope::new(incoming, divisor)));
+    let (out, slope) = grad.map(|(out, incoming)| (out, Slope::new(incoming, divisor))).unzip();
     let places = SharedRows(match reduce {
         Reduce::Rows(view) => Some(*view),
         Reduce::To(_) => None,
     });
-    let (x, t) = (Shared(x.cast_mut()), Shared(t.cast_mut()));
     let sums = Sums::new(chunks);
-    chunked(chunks, shape.size(), &|i| {
+    let chunk = |i: usize, terms: Terms<T::Ops>, grad: *mut T| {
         let (first, n) = (i * step, step.min(rows - i * step));
         let mut memory = Vec::new();
         let weights = weight.map(|weight| {
@@ -314,7 +366,6 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float>(
             unsafe { std::slice::from_raw_parts(numbers, n) }
         });
         let weight = |row: usize| weights.map_or(1.0, |weights| T::Ops::to_f64(weights[row]));
-        let terms = Terms::<T::Ops> { t: t.at(first * len).cast_const(), p: x.at(first * len).cast_const() };
         let mut losses = vec![(0.0, 0.0); n];
         dispatch(RowSums { terms, len, sums: &mut losses });
         for (row, loss) in losses.iter_mut().enumerate() {
@@ -332,7 +383,7 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float>(
             // SAFETY: the chunk belongs to this thread alone.
             unsafe { sums.set(i, sum) };
         }
-        if let Some((out, slope)) = &slope {
+        if let Some(slope) = &slope {
             let factor = |row: usize| match slope {
                 _ if weight(row) == 0.0 => (0.0, 0.0),
                 Slope::Zero => (0.0, 0.0),
@@ -344,7 +395,16 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float>(
                 }
             };
             let factors: Vec<_> = (0..n).map(factor).collect();
-            dispatch(RowQuotients { terms, len, factors: &factors, out: out.at(first * len) });
+            dispatch(RowQuotients { terms, len, factors: &factors, out: grad });
+        }
+    };
+    chunked(chunks, shape.size(), &|i| {
+        let (first, n) = (i * step, step.min(rows - i * step));
+        // SAFETY: the operands have these rows, one behind the other; this thread's rows.
+        unsafe {
+            S::with_elements([x, t], out, first * len, n * len, &mut |p, t, grad| {
+                chunk(i, Terms { t, p }, grad);
+            });
         }
     });
     let total = sums.total();
@@ -385,10 +445,11 @@ pub fn log_loss<T: Float, L: Label>(
         wants("grad", grad.len(), shape.size())?;
     }
     let labels = labels(classes, shape, ignore);
-    let grad = grad.map(|grad| (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0)));
-    let reduce = Reduce::To(reduction);
+    let view = |ptr| SharedView(View::contiguous(ptr, shape));
+    let grad = grad.map(|grad| (view(grad.as_mut_ptr()), GradOutput::Scalar(1.0)));
+    let (x, reduce) = (SharedView(input(probs, shape)), Reduce::To(reduction));
     // SAFETY: the slices have the sizes needed; `grad` does not overlap.
-    let loss = unsafe { log_loss_view(shape, input(probs, shape), labels, None, &reduce, grad) }?;
+    let loss = unsafe { log_loss_view(shape, x, labels, None, &reduce, grad) }?;
     Ok(rounded(loss))
 }
 
@@ -410,10 +471,11 @@ pub fn soft_log_loss<T: Float>(
     if let Some(grad) = &grad {
         wants("grad", grad.len(), probs.len())?;
     }
-    let grad = grad.map(|grad| (grad.as_mut_ptr(), GradOutput::Scalar(1.0)));
     let (reduce, shape) = (Reduce::To(reduction), Shape::rows(rows, len));
+    let view = |ptr| SharedView(View::contiguous(ptr, shape));
+    let grad = grad.map(|grad| (view(grad.as_mut_ptr()), GradOutput::Scalar(1.0)));
+    let operands = [probs, probabilities].map(|slice| SharedView(input(slice, shape)));
     // SAFETY: the slices have that size; `grad` does not overlap.
-    let loss =
-        unsafe { soft_log_loss_view(shape, probs.as_ptr(), probabilities.as_ptr(), None, &reduce, grad) };
+    let loss = unsafe { soft_log_loss_view(shape, operands, None, &reduce, grad) };
     Ok(rounded(loss))
 }

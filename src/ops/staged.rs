@@ -3,6 +3,7 @@
 pub(crate) mod elementwise;
 pub(crate) mod evaluation;
 pub(crate) mod grad_hess;
+pub(crate) mod log_loss;
 pub(crate) mod weighted;
 
 use super::{

@@ -1,6 +1,7 @@
 //! Cross-entropy of given probabilities.
 
 use super::elementwise::cycle;
+use super::half::float_or_half;
 use super::{
     Answer, Array, Axis, C_CONTIGUOUS, F_CONTIGUOUS, FLOAT, How, LossOut, Object, Sendable, Target, axis_of,
     compute, declined, grad_output_of, ignored, is_batch_of, label_error, pair, reduction_of,
@@ -8,14 +9,17 @@ use super::{
 use crate::error::Error;
 use crate::float::Float;
 use crate::ops::elementwise::Cycle;
-use crate::ops::log_loss::{log_loss_view, soft_log_loss_view};
+use crate::ops::log_loss::{SharedView, Store, log_loss_view, soft_log_loss_view};
+use crate::ops::staged::{StagedTargets, log_loss::Stored};
 use crate::ops::{self, GradOutput, Reduce};
-use crate::shape::View;
+use crate::shape::{Shape, View};
+use crate::stage::{Format, Operand};
 use pyo3::prelude::*;
 
 /// The operands of a log loss.
-struct Call<'a, T> {
+struct Call<'a, T: Float> {
     x: &'a Array<'a>,
+    format: &'static Format<T>,
     axis: Axis,
     how: How,
     ignore: Option<i64>,
@@ -34,12 +38,12 @@ fn weight_of<'a, T: Float>(
     }
     let array = Array::new(object)?;
     let fits = array.dims == [1] || is_batch_of(&array, x, axis, false);
-    if fits { cycle(array, x).map(Some) } else { None }
+    if fits { cycle(array, &x.wide()).map(Some) } else { None }
 }
 
 impl<'a, T: Float> Call<'a, T> {
     fn new(
-        x: &'a Array<'a>,
+        (x, format): (&'a Array<'a>, &'static Format<T>),
         labels: Object<'a, '_>,
         axis: Axis,
         sample_weight: Object<'a, '_>,
@@ -54,7 +58,7 @@ impl<'a, T: Float> Call<'a, T> {
                 return None;
             }
         }
-        Some(Call { x, axis, how, ignore, target, weight: weight_of(sample_weight, x, axis)? })
+        Some(Call { x, format, axis, how, ignore, target, weight: weight_of(sample_weight, x, axis)? })
     }
 
     /// Whether a result is apart from everything but the probabilities.
@@ -84,47 +88,75 @@ impl<'a, T: Float> Call<'a, T> {
             }
             (How::Each, _) => (Reduce::Rows(View::per_row(&raw mut value, shape)), true),
         };
-        let Some(x) = self.x.view::<T>(self.axis) else { return Ok(None) };
-        let weight = self.weight.as_ref().map(|&(_, cycle)| cycle);
-        let elements = if grad.is_some() { shape.size() } else { shape.batch() };
-        let result = match &self.target {
-            Target::Classes(labels, _) => {
-                let grad = match grad {
-                    None => None,
-                    Some((array, fresh, incoming)) => {
-                        // All of the gradient's memory is filled at once.
-                        let dense = array.flags & (C_CONTIGUOUS | F_CONTIGUOUS) != 0;
-                        let Some(view) = array.view::<T>(self.axis).filter(|_| dense) else {
-                            return Ok(None);
-                        };
-                        Some((View { fresh, ..view }, incoming))
-                    }
+        let operand = |array: &Array<'_>| array.operand(self.axis, self.format);
+        let Some(x) = operand(self.x) else { return Ok(None) };
+        // Where labels are class numbers, all of the gradient's memory is filled at once.
+        let dense = match &self.target {
+            Target::Classes(..) => C_CONTIGUOUS | F_CONTIGUOUS,
+            Target::Probabilities(..) => C_CONTIGUOUS,
+        };
+        let grad = match grad {
+            None => None,
+            Some((array, fresh, incoming)) => {
+                let Some(mut to) = operand(array).filter(|_| array.flags & dense != 0) else {
+                    return Ok(None);
                 };
-                compute(py, elements, || {
-                    let (reduce, grad) = (reduce, grad);
-                    // SAFETY: views of nonempty arrays of matching shapes; outputs are checked by the callers.
-                    unsafe { log_loss_view(shape, x, *labels, weight, &reduce, grad) }
-                })
-            }
-            Target::Probabilities(_, t) => {
-                let grad = match grad {
-                    Some((array, ..)) if array.flags & C_CONTIGUOUS == 0 => return Ok(None),
-                    Some((array, _, incoming)) => Some((array.data.cast::<T>(), incoming)),
-                    None => None,
-                };
-                let operands = Sendable((x.ptr.cast_const(), t.data.cast::<T>().cast_const()));
-                compute(py, shape.size(), || {
-                    let (reduce, grad) = (reduce, grad);
-                    let (x, t) = { operands }.0;
-                    // SAFETY: contiguous arrays of this shape; outputs are checked by the callers.
-                    Ok::<_, Error>(unsafe { soft_log_loss_view(shape, x, t, weight, &reduce, grad) })
-                })
+                to.view.fresh = fresh;
+                Some((to, incoming))
             }
         };
+        let (targets, elements) = match &self.target {
+            Target::Classes(labels, _) if grad.is_none() => (StagedTargets::Classes(*labels), shape.batch()),
+            Target::Classes(labels, _) => (StagedTargets::Classes(*labels), shape.size()),
+            Target::Probabilities(_, t) => {
+                let Some(t) = operand(t) else { return Ok(None) };
+                (StagedTargets::Probabilities(t), shape.size())
+            }
+        };
+        let weight = self.weight.as_ref().map(|&(_, cycle)| cycle);
+        let work = Sendable((x, targets, weight, reduce, grad));
+        let result = compute(py, elements, || {
+            let (x, targets, weight, reduce, grad) = { work }.0;
+            // SAFETY: views of nonempty arrays of matching shapes, for probabilities contiguous; outputs are checked by
+            // the callers.
+            unsafe {
+                if x.native().is_some() {
+                    let view = |operand: Operand<T>| SharedView(operand.typed());
+                    log_loss_of(shape, view(x), targets, weight, &reduce, grad, view)
+                } else {
+                    log_loss_of(shape, Stored(x), targets, weight, &reduce, grad, Stored)
+                }
+            }
+        });
         match result {
             Ok(_) if single => Ok(Some(value)),
             Ok(loss) => Ok(Some(ops::rounded(loss))),
             Err(error) => Err(label_error(&error, self.x, self.axis, self.ignore)),
+        }
+    }
+}
+
+/// The loss of operands that are stored as `store` says.
+///
+/// # Safety
+/// As [`log_loss_view`] and [`soft_log_loss_view`].
+unsafe fn log_loss_of<T: Float, S: Store<T>>(
+    shape: Shape,
+    x: S,
+    targets: StagedTargets<T>,
+    weight: Option<Cycle<T>>,
+    reduce: &Reduce<T>,
+    grad: Option<(Operand<T>, GradOutput<T>)>,
+    store: impl Fn(Operand<T>) -> S,
+) -> Result<f64, Error> {
+    let grad = grad.map(|(grad, incoming)| (store(grad), incoming));
+    // SAFETY: the caller's promise.
+    unsafe {
+        match targets {
+            StagedTargets::Classes(labels) => log_loss_view(shape, x, labels, weight, reduce, grad),
+            StagedTargets::Probabilities(t) => {
+                Ok(soft_log_loss_view(shape, [x, store(t)], weight, reduce, grad))
+            }
         }
     }
 }
@@ -142,20 +174,20 @@ pub(super) fn log_loss(
     reduction: Object<'_, '_>,
     out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(probs));
+    let (x, half) = plain!(py, float_or_half(probs));
     if axis.is_none() {
         return declined(py);
     }
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
-    by_dtype!(x, log_loss_typed(py, &x, labels, axis, sample_weight, ignore, how, out))
+    by_format!(&x, half, log_loss_typed(py, labels, axis, sample_weight, ignore, how, out))
 }
 
 #[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
 fn log_loss_typed<T: Float>(
     py: Python<'_>,
-    x: &Array<'_>,
+    (x, format): (&Array<'_>, &'static Format<T>),
     labels: Object<'_, '_>,
     axis: Axis,
     sample_weight: Object<'_, '_>,
@@ -163,8 +195,8 @@ fn log_loss_typed<T: Float>(
     how: How,
     out: Object<'_, '_>,
 ) -> Answer {
-    let call = plain!(py, Call::<T>::new(x, labels, axis, sample_weight, ignore, how));
-    let loss = plain!(py, LossOut::new(py, x, axis, how, out)?);
+    let call = plain!(py, Call::<T>::new((x, format), labels, axis, sample_weight, ignore, how));
+    let loss = plain!(py, LossOut::new(py, &x.wide(), axis, how, out)?);
     if let LossOut::Zero(array) = &loss
         && !Array::new(array).is_some_and(|array| call.is_apart(&array))
     {
@@ -188,20 +220,24 @@ pub(super) fn log_loss_value_and_grad(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let x = plain!(py, Array::float(probs));
+    let (x, half) = plain!(py, float_or_half(probs));
     if axis.is_none() {
         return declined(py);
     }
     let axis = plain!(py, axis_of(axis, &x));
     let ignore = plain!(py, ignored(ignore_index));
     let how = plain!(py, reduction_of(reduction));
-    by_dtype!(x, log_loss_grad_typed(py, &x, labels, axis, sample_weight, ignore, how, grad_output, grad_out))
+    by_format!(
+        &x,
+        half,
+        log_loss_grad_typed(py, labels, axis, sample_weight, ignore, how, grad_output, grad_out)
+    )
 }
 
 #[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
 fn log_loss_grad_typed<T: Float>(
     py: Python<'_>,
-    x: &Array<'_>,
+    (x, format): (&Array<'_>, &'static Format<T>),
     labels: Object<'_, '_>,
     axis: Axis,
     sample_weight: Object<'_, '_>,
@@ -210,7 +246,7 @@ fn log_loss_grad_typed<T: Float>(
     grad_output: Object<'_, '_>,
     grad_out: Object<'_, '_>,
 ) -> Answer {
-    let call = plain!(py, Call::<T>::new(x, labels, axis, sample_weight, ignore, how));
+    let call = plain!(py, Call::<T>::new((x, format), labels, axis, sample_weight, ignore, how));
     let fresh = grad_out.is_none();
     let grad = if fresh { x.like(py)? } else { grad_out.clone() };
     let out = plain!(py, x.same(&grad).and_then(|out| out.output(&[x])));
@@ -220,8 +256,8 @@ fn log_loss_grad_typed<T: Float>(
     if !weight_apart || !(same_labels || out.is_apart(call.target.array())) {
         return declined(py);
     }
-    let incoming = plain!(py, grad_output_of::<T>(grad_output, x, axis, how, &out));
-    let loss = plain!(py, LossOut::new(py, x, axis, how, &py.None().into_bound(py))?);
+    let incoming = plain!(py, grad_output_of::<T>(grad_output, &x.wide(), axis, how, &out));
+    let loss = plain!(py, LossOut::new(py, &x.wide(), axis, how, &py.None().into_bound(py))?);
     let value = plain!(py, call.run(py, &loss, Some((&out, fresh, incoming)))?);
     let loss = loss.finish(py, value)?;
     pair(py, loss, grad)

@@ -168,6 +168,20 @@ def binary_sum(c: Case) -> Results:
     return (lk.binary_cross_entropy_with_logits(c.x, targets, **options),)
 
 
+def log_loss(c: Case) -> Results:
+    return (lk.log_loss(c.x, c.labels, axis=c.axis),)
+
+
+def log_loss_rows(c: Case) -> Results:
+    options: Any = {"axis": c.axis, "sample_weight": c.rows, "reduction": "none"}
+    return (lk.log_loss(np.abs(c.x), c.labels, **options),)
+
+
+def log_loss_soft(c: Case) -> Results:
+    options: Any = {"axis": c.axis, "sample_weight": c.rows, "reduction": "sum"}
+    return (lk.log_loss(np.abs(c.x), weights_of(c), **options),)
+
+
 WIDE = {
     f.__name__: f
     for f in (
@@ -189,6 +203,9 @@ WIDE = {
         binary_rows,
         binary_mean,
         binary_sum,
+        log_loss,
+        log_loss_rows,
+        log_loss_soft,
     )
 }
 """Calls whose results are those of float32."""
@@ -249,6 +266,25 @@ def binary_gradient_rows(c: Case) -> Results:
     return lk.binary_cross_entropy_with_logits_value_and_grad(c.x, incoming > 0, **options)
 
 
+def log_loss_gradient(c: Case) -> Results:
+    return lk.log_loss_value_and_grad(np.abs(c.x), c.labels, axis=c.axis, sample_weight=c.rows)
+
+
+def log_loss_gradient_rows(c: Case) -> Results:
+    options: Any = {"axis": c.axis, "reduction": "none", "grad_output": c.rows.astype(np.float32)}
+    return lk.log_loss_value_and_grad(c.x, c.labels, **options)
+
+
+def log_loss_gradient_soft(c: Case) -> Results:
+    options: Any = {"axis": c.axis, "sample_weight": c.rows, "grad_output": -0.7}
+    return lk.log_loss_value_and_grad(np.abs(c.x), weights_of(c), **options)
+
+
+def log_loss_gradient_wide_targets(c: Case) -> Results:
+    targets = np.maximum(finite(c), 0).astype(np.float64)
+    return lk.log_loss_value_and_grad(np.abs(c.x), targets, axis=c.axis, reduction="none")
+
+
 ROUNDED = {
     f.__name__: f
     for f in (
@@ -267,6 +303,10 @@ ROUNDED = {
         binary_gradient,
         binary_gradient_integers,
         binary_gradient_rows,
+        log_loss_gradient,
+        log_loss_gradient_rows,
+        log_loss_gradient_soft,
+        log_loss_gradient_wide_targets,
     )
 }
 """Calls whose last result is a float32 one, rounded once."""
@@ -376,6 +416,7 @@ LOSS_GRADIENTS: dict[str, Callable[..., Any]] = {
     "binary, weights": lambda a, b, **options: lk.binary_cross_entropy_with_logits_value_and_grad(
         a, b, pos_weight=np.full_like(a, 2), weight=0.5, **options
     ),
+    "log_loss": lambda a, b, **options: lk.log_loss_value_and_grad(a, b, **options),
 }
 
 
@@ -497,6 +538,13 @@ def test_the_compiled_functions_take_them(half: Any) -> None:
         "binary, integers": core.binary_cross_entropy_with_logits(
             x, x > 0, single[0, 0], None, "none", single.copy()
         ),
+        "log_loss": core.log_loss(x, labels, axis, rows.astype(np.float32), None, "none", None),
+        "log_loss_value_and_grad": core.log_loss_value_and_grad(
+            x, labels, axis, None, None, "mean", 2.0, x.copy()
+        ),
+        "log_loss, probabilities": core.log_loss_value_and_grad(
+            x, x, 2, single[:, :, 0].copy(), None, "none", single[:, :, 0], x.copy()
+        ),
         "binary, value and grad": core.binary_cross_entropy_with_logits_value_and_grad(
             x, single, None, None, "sum", 2.0, None
         ),
@@ -512,6 +560,9 @@ def test_mixed_types_are_declined(half: Any) -> None:
     for y in (wide, other):
         assert core.backward(y, x, 1, False, 0.5, None) is NotImplemented
         assert core.backward(x, x, 1, False, 0.5, y) is NotImplemented
+        assert core.log_loss(x, y, 1, None, None, "mean", None) is NotImplemented
+        args = (x, x, 1, None, None, "mean", None, y)
+        assert core.log_loss_value_and_grad(*args) is NotImplemented
         assert core.mse_loss(x, y, x, "mean", None) is NotImplemented
         assert core.mse_loss(y, x, x, "mean", None) is NotImplemented
         args = (x, x, None, None, "mean", None, y)
@@ -555,6 +606,13 @@ def test_no_array_of_their_size(half: Any, rng: np.random.Generator) -> None:
         "softmax_backward": lambda: lk.softmax_backward(y, x, 1, temperature=0.5, out=out),
         "log_softmax_backward": lambda: lk.log_softmax_backward(
             y, x, 1, temperature=weight, out=out
+        ),
+        "log_loss": lambda: lk.log_loss(x, labels.tolist()),
+        "log_loss, columns": lambda: lk.log_loss_value_and_grad(
+            x.T, labels, axis=0, sample_weight=weight.tolist(), grad_out=out.T
+        ),
+        "log_loss, probabilities": lambda: lk.log_loss_value_and_grad(
+            x, y, sample_weight=weight.tolist(), grad_output=weight[0], grad_out=out
         ),
         "softmax, temperatures": lambda: lk.softmax(x, 1, temperature=weight, out=out),
         "logsumexp of pairs": lambda: lk.logsumexp(x.reshape(square), (1, 2)),

@@ -385,6 +385,11 @@ def test_dtypes_and_single_rows(rng: np.random.Generator) -> None:
     )
     assert_same_bits(loss, want[0])
     assert_same_bits(grad, want[1].astype(np.float16))
+    for wrong in ([0, 3, 2, 0], [0, 1, 2, -1]):
+        out = np.full_like(p, 7)
+        with pytest.raises(IndexError, match=r"not in \[0, 3\)"):
+            lk.log_loss_value_and_grad(p, np.array(wrong), grad_out=out)
+        assert np.all(out == 7)
     row = p[0].astype(np.float64)
     for y in (1, np.array(1.0), np.uint8(1)):
         loss, grad = lk.log_loss_value_and_grad(row, y, sample_weight=2, reduction="none")
