@@ -3,7 +3,7 @@
 //! Prints the name of each case in the order in which [`measured`] is entered. One thread, at the level that
 //! the first argument names. Without arguments, as `cargo bench` runs it, does nothing.
 
-use logitkit::{Error, Float, Level, Reduction, Shape, set_level, set_thread_override};
+use logitkit::{Error, Float, Hessian, Level, Reduction, Shape, set_level, set_thread_override};
 use std::any::type_name;
 use std::hint::black_box;
 
@@ -24,6 +24,9 @@ struct Operands<T> {
     t: Vec<T>,
     labels: Vec<u32>,
     out: Vec<T>,
+    hess: Vec<T>,
+    is_argmax: Vec<bool>,
+    indices: Vec<i64>,
 }
 
 impl<T: Float + From<f32>> Operands<T> {
@@ -36,13 +39,15 @@ impl<T: Float + From<f32>> Operands<T> {
         logitkit::log_softmax(&x, shape, &mut log_y)?;
         logitkit::logsumexp(&x, shape, &mut lse)?;
         let labels = (0..shape.batch()).map(|row| (row * 31 % shape.len) as u32).collect();
-        Ok(Operands { t: y.clone(), out: x.clone(), x, y, log_y, lse, labels })
+        let (is_argmax, indices) = (vec![false; shape.batch()], vec![0; shape.size()]);
+        let (t, out, hess) = (y.clone(), x.clone(), x.clone());
+        Ok(Operands { t, out, x, y, log_y, lse, labels, hess, is_argmax, indices })
     }
 }
 
 type Operation<T> = fn(&mut Operands<T>, Shape) -> Result<(), Error>;
 
-fn operations<T: Float>() -> [(&'static str, Operation<T>); 11] {
+fn operations<T: Float>() -> [(&'static str, Operation<T>); 18] {
     const MEAN: Reduction = Reduction::Mean;
     [
         ("softmax", |a, shape| logitkit::softmax(&a.x, shape, &mut a.out)),
@@ -68,6 +73,42 @@ fn operations<T: Float>() -> [(&'static str, Operation<T>); 11] {
         ("mse_loss_value_and_grad", |a, _| {
             logitkit::mse_loss_value_and_grad(&a.x, &a.t, MEAN, &mut a.out).map(used)
         }),
+        ("log_loss_value_and_grad", |a, shape| {
+            logitkit::log_loss(&a.t, &a.labels, shape, None, MEAN, Some(&mut a.out)).map(used)
+        }),
+        ("soft_log_loss_value_and_grad", |a, shape| {
+            logitkit::soft_log_loss(&a.t, &a.t, shape.len, MEAN, Some(&mut a.out)).map(used)
+        }),
+        ("binary_cross_entropy_value_and_grad", |a, _| {
+            let (x, t, grad) = (&a.x, &a.t, Some(&mut a.out[..]));
+            logitkit::binary_cross_entropy_with_logits(x, t, None, None, MEAN, grad).map(used)
+        }),
+        ("mse_loss_weighted_value_and_grad", |a, _| {
+            logitkit::mse_loss_weighted(&a.x, &a.t, &a.t, MEAN, Some(&mut a.out)).map(used)
+        }),
+        ("cross_entropy_grad_hess", |a, shape| {
+            let (grad, hess) = (&mut a.out, &mut a.hess);
+            logitkit::cross_entropy_grad_hess(
+                &a.x,
+                &a.labels,
+                shape,
+                None,
+                Hessian::Exact,
+                1.0,
+                0.0,
+                grad,
+                hess,
+            )
+        }),
+        ("token_logprobs", |a, shape| {
+            let rows = &mut a.out[..shape.batch()];
+            logitkit::token_logprobs(&a.x, &a.labels, shape, None, rows, &mut a.is_argmax)
+        }),
+        ("top_k_logprobs", |a, shape| {
+            let (k, rows) = (3.min(shape.len), shape.batch());
+            let (values, indices) = (&mut a.out[..rows * k], &mut a.indices[..rows * k]);
+            logitkit::top_k_logprobs(&a.x, k, shape, values, indices)
+        }),
     ]
 }
 
@@ -85,6 +126,11 @@ fn measured(work: &mut dyn FnMut()) {
 fn of_type<T: Float + From<f32>>() {
     for (name, operation) in operations::<T>() {
         for (layout, shape) in SHAPES {
+            if shape.inner > 1 && ["soft_log_loss_value_and_grad", "cross_entropy_grad_hess"].contains(&name)
+            {
+                // Rows of neighbours only.
+                continue;
+            }
             let mut operands = Operands::<T>::new(shape).expect("the operands fit the shape");
             let mut run = || operation(black_box(&mut operands), shape).expect("the operands fit the shape");
             // Once for what is set up by the first call.

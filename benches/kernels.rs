@@ -8,7 +8,7 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use logitkit::{Error, Float, Level, Reduction, Shape, limits, set_level, set_thread_override};
+use logitkit::{Error, Float, Hessian, Level, Reduction, Shape, limits, set_level, set_thread_override};
 use std::any::type_name;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -34,6 +34,9 @@ struct Operands<T> {
     row_grad: Vec<T>,
     labels: Vec<i64>,
     out: Vec<T>,
+    hess: Vec<T>,
+    is_argmax: Vec<bool>,
+    indices: Vec<i64>,
 }
 
 impl<T: Float + From<f32>> Operands<T> {
@@ -49,7 +52,9 @@ impl<T: Float + From<f32>> Operands<T> {
         logitkit::logsumexp(&x, shape, &mut lse)?;
         let (grad, row_grad) = (x.clone(), lse.clone());
         let labels = (0..shape.batch()).map(|row| (row * 31 % shape.len) as i64).collect();
-        Ok(Operands { x, softmax, log_softmax, lse, grad, row_grad, labels, out })
+        let (is_argmax, indices) = (vec![false; shape.batch()], vec![0; shape.size()]);
+        let hess = out.clone();
+        Ok(Operands { x, softmax, log_softmax, lse, grad, row_grad, labels, out, hess, is_argmax, indices })
     }
 }
 
@@ -62,6 +67,7 @@ enum Bare {
     ExpSum,
     Read,
     TwoReads,
+    Copy,
     CopyAndRead,
 }
 
@@ -71,6 +77,10 @@ impl Bare {
             Bare::ExpSum => limits::exp_sum(&a.x),
             Bare::Read => limits::read(&a.x),
             Bare::TwoReads => limits::read(&a.x) + limits::read(&a.softmax),
+            Bare::Copy => {
+                limits::copy(&a.x, &mut a.out);
+                0.0
+            }
             Bare::CopyAndRead => {
                 limits::copy(&a.x, &mut a.out);
                 limits::read(&a.softmax)
@@ -84,7 +94,7 @@ fn used<R>(result: Result<R, Error>) -> Result<(), Error> {
     result.map(|value| drop(black_box(value)))
 }
 
-fn operations<T: Float>() -> [(&'static str, Bare, Operation<T>); 12] {
+fn operations<T: Float>() -> [(&'static str, Bare, Operation<T>); 19] {
     const MEAN: Reduction = Reduction::Mean;
     [
         ("softmax", Bare::ExpSum, |a, shape| logitkit::softmax(&a.x, shape, &mut a.out)),
@@ -114,6 +124,42 @@ fn operations<T: Float>() -> [(&'static str, Bare, Operation<T>); 12] {
         ("mse_loss", Bare::TwoReads, |a, _| used(logitkit::mse_loss(&a.x, &a.softmax, MEAN))),
         ("mse_loss_value_and_grad", Bare::CopyAndRead, |a, _| {
             used(logitkit::mse_loss_value_and_grad(&a.x, &a.softmax, MEAN, &mut a.out))
+        }),
+        ("log_loss_value_and_grad", Bare::Copy, |a, shape| {
+            used(logitkit::log_loss(&a.softmax, &a.labels, shape, None, MEAN, Some(&mut a.out)))
+        }),
+        ("soft_log_loss_value_and_grad", Bare::ExpSum, |a, shape| {
+            used(logitkit::soft_log_loss(&a.softmax, &a.softmax, shape.len, MEAN, Some(&mut a.out)))
+        }),
+        ("binary_cross_entropy_value_and_grad", Bare::ExpSum, |a, _| {
+            let (x, t, grad) = (&a.x, &a.softmax, Some(&mut a.out[..]));
+            used(logitkit::binary_cross_entropy_with_logits(x, t, None, None, MEAN, grad))
+        }),
+        ("mse_loss_weighted_value_and_grad", Bare::CopyAndRead, |a, _| {
+            used(logitkit::mse_loss_weighted(&a.x, &a.softmax, &a.softmax, MEAN, Some(&mut a.out)))
+        }),
+        ("cross_entropy_grad_hess", Bare::ExpSum, |a, shape| {
+            let (grad, hess) = (&mut a.out, &mut a.hess);
+            logitkit::cross_entropy_grad_hess(
+                &a.x,
+                &a.labels,
+                shape,
+                None,
+                Hessian::Exact,
+                1.0,
+                0.0,
+                grad,
+                hess,
+            )
+        }),
+        ("token_logprobs", Bare::ExpSum, |a, shape| {
+            let rows = &mut a.out[..shape.batch()];
+            logitkit::token_logprobs(&a.x, &a.labels, shape, None, rows, &mut a.is_argmax)
+        }),
+        ("top_k_logprobs", Bare::ExpSum, |a, shape| {
+            let (k, rows) = (3.min(shape.len), shape.batch());
+            let (values, indices) = (&mut a.out[..rows * k], &mut a.indices[..rows * k]);
+            logitkit::top_k_logprobs(&a.x, k, shape, values, indices)
         }),
     ]
 }
@@ -174,8 +220,13 @@ fn of_type<T: Float + From<f32>>(criterion: &mut Criterion) {
     set_thread_override(Some(1));
     for operation in operations::<T>() {
         let name = operation.0;
-        // The layout is nothing to a mean over all elements.
-        let layouts = if name.starts_with("mse") { &LAYOUTS[2..3] } else { &LAYOUTS };
+        let layouts = match name {
+            // The layout is nothing to a mean over all elements.
+            _ if name.starts_with("mse") || name.starts_with("binary") => &LAYOUTS[2..3],
+            // Rows of neighbours only.
+            "soft_log_loss_value_and_grad" | "cross_entropy_grad_hess" => &LAYOUTS[..4],
+            _ => &LAYOUTS[..],
+        };
         for &(layout, shape) in layouts {
             let mut group = criterion.benchmark_group(format!("{name}/{}/{layout}", type_name::<T>()));
             group.throughput(Throughput::Elements(shape.size() as u64));
