@@ -26,9 +26,10 @@ const TOGETHER: usize = 32;
 const TALL_BYTES: usize = 256 * 1024;
 /// Rows from this many vectors on begin with a cache line of their block.
 const LINED: usize = 4;
-/// Rows and bytes of a block whose rows are better summed side by side.
-const BESIDE: usize = 4;
-const BESIDE_BYTES: usize = 64 * 1024;
+/// Under a mask kernels have more to do that several rows share: so many rows, if all blocks together have no more bytes
+/// than these.
+const MASKED_ROWS: usize = 8;
+const MASKED_BYTES: usize = 128 * 1024;
 /// Shorter lines of a mask are copied, so that they follow one another as the block's do.
 const SHORT_LINE: usize = 64;
 /// Rows beyond this many bytes have their results in place of the first operand.
@@ -798,24 +799,22 @@ fn per_row<T>(block: *mut T, row: usize) -> View<T> {
 }
 
 impl<T: Float> Call<'_, T> {
-    /// How many rows fit into the blocks.
-    fn fitting(&self) -> usize {
+    /// How many rows fit into blocks of so many bytes together.
+    fn fitting(&self, bytes: usize) -> usize {
         let count = self.x.len() + usize::from(self.out.is_some());
-        BLOCK_BYTES / (count * self.shape.len.max(1) * size_of::<T>())
+        bytes / (count * self.shape.len.max(1) * size_of::<T>())
     }
 
     /// How many rows a block has.
     fn block_rows(&self) -> usize {
-        let rows = self.fitting();
+        let rows = self.fitting(BLOCK_BYTES);
         if rows >= GROUP {
             rows / GROUP * GROUP
         } else if self.x.iter().chain(&self.out).any(|x| x.view.len != 1) {
             (TALL_BYTES / (self.shape.len * size_of::<T>())).clamp(1, TOGETHER)
-        } else if self.mask.as_ref().is_some_and(|mask| mask.counted) {
-            // Distances of several rows are summed side by side.
-            rows.max((BESIDE_BYTES / (self.shape.len * size_of::<T>())).clamp(1, BESIDE))
         } else {
-            rows.max(1)
+            let several = if self.mask.is_some() { self.fitting(MASKED_BYTES).min(MASKED_ROWS) } else { 1 };
+            rows.max(several).max(1)
         }
     }
 
@@ -825,7 +824,7 @@ impl<T: Float> Call<'_, T> {
         let len = shape.len;
         let beside = |x: &Operand<T>| side_by_side(&x.view, shape, row, n);
         let columns = !self.only_rows
-            && self.fitting() >= GROUP
+            && self.fitting(BLOCK_BYTES) >= GROUP
             && n > 1
             && self.x.iter().all(beside)
             && self.out.as_ref().is_none_or(beside);
