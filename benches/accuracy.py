@@ -115,6 +115,34 @@ def mse_truth(b: Batch) -> tuple[Array, None]:
     return squares.mean(axis=1), None
 
 
+SMOOTHING = 0.1
+
+
+def smoothed_truth(b: Batch) -> tuple[Array, Array, Array]:
+    share = ref.WIDE(SMOOTHING) / b.x.shape[1]
+    t = np.full(b.x.shape, share)
+    t[b.rows, b.labels] += 1 - ref.WIDE(SMOOTHING)
+    return ref.cross_entropy_soft(b.x, t, 1)
+
+
+def weighted_truth(b: Batch) -> tuple[Array, Array]:
+    lse = ref.logsumexp(b.x, 1, b.t)
+    top = np.abs(np.where(b.t == 0, -np.inf, b.x).max(axis=1)).astype(ref.WIDE)
+    return lse, np.maximum(np.maximum(np.abs(lse), top), 1)
+
+
+def log_loss_truth(b: Batch) -> tuple[Array, None]:
+    return -np.log(b.y[b.rows, b.labels].astype(ref.WIDE)), None
+
+
+def hessian_truth(b: Batch) -> tuple[Array, None]:
+    """Return p (1 - p), where 1 - p of the largest is the sum of the others."""
+    true, first = ref.Rows(b.x), (b.rows, b.x.argmax(axis=1))
+    rest = 1 - true.softmax
+    rest[first] = -true.gradient(first[1])[first]
+    return true.softmax * rest, None
+
+
 OPERATIONS = (
     Operation("softmax", (3, 4), lambda b: (ref.Rows(b.x).softmax, None)),
     Operation("log_softmax", (3, 4), lambda b: (ref.Rows(b.x).log_softmax, None)),
@@ -132,6 +160,15 @@ OPERATIONS = (
     ),
     Operation("cross_entropy, soft", (3, 4), lambda b: (soft_truth(b)[0], None)),
     Operation("gradient, soft", (3, 4), lambda b: soft_truth(b)[1:]),
+    Operation("cross_entropy, smoothed", (3, 4), lambda b: (smoothed_truth(b)[0], None)),
+    Operation("gradient, smoothed", (3, 4), lambda b: smoothed_truth(b)[1:]),
+    Operation("logsumexp, weights", (1.5, 2), weighted_truth),
+    Operation(
+        "binary cross-entropy", (3, 4), lambda b: (ref.binary_cross_entropy(b.x, b.t)[0], None)
+    ),
+    Operation("its gradient", (3, 4), lambda b: ref.binary_cross_entropy(b.x, b.t)[1:]),
+    Operation("log_loss", (3, 4), log_loss_truth),
+    Operation("Hessian", (3, 4), hessian_truth),
     Operation("softmax_backward", (3, 4), lambda b: ref.softmax_backward(b.g, b.y, 1)),
     Operation("log_softmax_backward", (3, 4), lambda b: ref.log_softmax_backward(b.g, b.log_y, 1)),
     Operation(
@@ -150,6 +187,13 @@ def ours() -> dict[str, Function]:
     def gradient(b: Batch, labels: Array) -> Any:
         return lk.cross_entropy_value_and_grad(b.x, labels, reduction="none")[1]
 
+    def smoothed(b: Batch) -> Any:
+        options: Any = {"label_smoothing": SMOOTHING, "reduction": "none"}
+        return lk.cross_entropy_value_and_grad(b.x, b.labels, **options)
+
+    def binary(b: Batch) -> Any:
+        return lk.binary_cross_entropy_with_logits_value_and_grad(b.x, b.t, reduction="none")
+
     def mse(b: Batch) -> Any:
         return np.array([lk.mse_loss(x, g) for x, g in zip(b.x, b.g, strict=True)], b.x.dtype)
 
@@ -162,6 +206,13 @@ def ours() -> dict[str, Function]:
         "gradient, others": lambda b: split_gradient(b, gradient(b, b.labels), False),
         "cross_entropy, soft": lambda b: lk.cross_entropy(b.x, b.t, reduction="none"),
         "gradient, soft": lambda b: gradient(b, b.t),
+        "cross_entropy, smoothed": lambda b: smoothed(b)[0],
+        "gradient, smoothed": lambda b: smoothed(b)[1],
+        "logsumexp, weights": lambda b: lk.logsumexp(b.x, 1, b.t),
+        "binary cross-entropy": lambda b: binary(b)[0],
+        "its gradient": lambda b: binary(b)[1],
+        "log_loss": lambda b: lk.log_loss(b.y, b.labels, reduction="none"),
+        "Hessian": lambda b: lk.cross_entropy_grad_hess(b.x, b.labels, dtype=b.x.dtype)[1],
         "softmax_backward": lambda b: lk.softmax_backward(b.g, b.y, 1),
         "log_softmax_backward": lambda b: lk.log_softmax_backward(b.g, b.log_y, 1),
         "logsumexp_backward": lambda b: lk.logsumexp_backward(b.g[:, 0], b.x, b.lse, 1),
@@ -175,6 +226,7 @@ def scipy_functions() -> dict[str, Function]:
         "softmax": lambda b: special.softmax(b.x, 1),
         "log_softmax": lambda b: special.log_softmax(b.x, 1),
         "logsumexp": lambda b: special.logsumexp(b.x, 1),
+        "logsumexp, weights": lambda b: special.logsumexp(b.x, 1, b.t),
     }
 
 
@@ -203,6 +255,22 @@ def numpy_functions() -> dict[str, Function]:
     def soft_loss(b: Batch) -> Any:
         return -np.where(b.t == 0, 0, b.t * log_softmax(b)).sum(1)
 
+    def smoothed(b: Batch) -> Any:
+        log_p = log_softmax(b)
+        return -((1 - SMOOTHING) * log_p[b.rows, b.labels] + SMOOTHING * log_p.mean(1))
+
+    def smoothed_gradient(b: Batch) -> Any:
+        dx = softmax(b) - b.x.dtype.type(SMOOTHING / b.x.shape[1])
+        dx[b.rows, b.labels] -= b.x.dtype.type(1 - SMOOTHING)
+        return dx
+
+    def binary(b: Batch) -> Any:
+        return np.maximum(b.x, 0) - b.x * b.t + np.log1p(np.exp(-np.abs(b.x)))
+
+    def hessian(b: Batch) -> Any:
+        p = softmax(b)
+        return p * (1 - p)
+
     return {
         "softmax": softmax,
         "log_softmax": log_softmax,
@@ -212,6 +280,13 @@ def numpy_functions() -> dict[str, Function]:
         "gradient, others": lambda b: split_gradient(b, gradient(b), False),
         "cross_entropy, soft": soft_loss,
         "gradient, soft": lambda b: b.t.sum(1, keepdims=True) * softmax(b) - b.t,
+        "cross_entropy, smoothed": smoothed,
+        "gradient, smoothed": smoothed_gradient,
+        "logsumexp, weights": lambda b: b.x.max(1) + np.log((b.t * np.exp(shifted(b))).sum(1)),
+        "binary cross-entropy": binary,
+        "its gradient": lambda b: 1 / (1 + np.exp(-b.x)) - b.t,
+        "log_loss": lambda b: -np.log(b.y[b.rows, b.labels]),
+        "Hessian": hessian,
         "softmax_backward": lambda b: b.y * (b.g - (b.g * b.y).sum(1, keepdims=True)),
         "log_softmax_backward": lambda b: b.g - np.exp(b.log_y) * b.g.sum(1, keepdims=True),
         "logsumexp_backward": lambda b: b.g[:, :1] * np.exp(b.x - b.lse[:, None]),
@@ -226,9 +301,11 @@ def torch_functions() -> dict[str, Function]:
     def tensor(a: Array) -> Any:
         return torch.from_numpy(a)
 
-    def loss(b: Batch, target: Array, grad: bool) -> Any:
+    def loss(
+        b: Batch, target: Array, grad: bool, function: Any = f.cross_entropy, **options: Any
+    ) -> Any:
         x = tensor(b.x).requires_grad_(grad)
-        value = f.cross_entropy(x, tensor(target), reduction="none")
+        value = function(x, tensor(target), reduction="none", **options)
         if not grad:
             return value.numpy()
         value.sum().backward()
@@ -253,6 +330,10 @@ def torch_functions() -> dict[str, Function]:
         "gradient, others": lambda b: split_gradient(b, loss(b, b.labels, True), False),
         "cross_entropy, soft": lambda b: loss(b, b.t, False),
         "gradient, soft": lambda b: loss(b, b.t, True),
+        "cross_entropy, smoothed": lambda b: loss(b, b.labels, False, label_smoothing=SMOOTHING),
+        "gradient, smoothed": lambda b: loss(b, b.labels, True, label_smoothing=SMOOTHING),
+        "binary cross-entropy": lambda b: loss(b, b.t, False, f.binary_cross_entropy_with_logits),
+        "its gradient": lambda b: loss(b, b.t, True, f.binary_cross_entropy_with_logits),
         "softmax_backward": backward("_softmax_backward_data"),
         "log_softmax_backward": backward("_log_softmax_backward_data"),
         "mse_loss": mse,
@@ -275,6 +356,7 @@ def jax_functions() -> dict[str, Function]:
         return -jnp.where(t == 0, 0, t * nn.log_softmax(x, 1)).sum(1)
 
     return {
+        "logsumexp, weights": lambda b: np.asarray(nn.logsumexp(b.x, 1, b.t)),
         "softmax": lambda b: np.asarray(nn.softmax(b.x, 1)),
         "log_softmax": lambda b: np.asarray(nn.log_softmax(b.x, 1)),
         "logsumexp": lambda b: np.asarray(nn.logsumexp(b.x, 1)),

@@ -205,6 +205,7 @@ def logsumexp(a: Any, axis: Axis = None, b: Any = None, keepdims: bool = False) 
         weight = as_rows(np.broadcast_to(b, np.shape(a)), axis).astype(WIDE)
         exponent = rows.astype(WIDE) + np.log(np.abs(weight))
         shift = np.max(exponent, axis=1, keepdims=True)
+        shift[~np.isfinite(shift)] = 0
         total = np.sum(np.sign(weight) * np.exp(exponent - shift), axis=1)
         return (shift[:, 0] + np.log(total)).reshape(shape)
 
@@ -272,6 +273,23 @@ def mse(pred: Any, target: Any) -> tuple[Array, Array]:
     """Return the squared difference of each element and its derivative."""
     difference = np.asarray(pred, dtype=WIDE) - np.asarray(target, dtype=WIDE)
     return difference * difference, 2 * difference
+
+
+def binary_cross_entropy(
+    x: Any, t: Any, pos_weight: Any = 1.0, weight: Any = 1.0
+) -> tuple[Array, Array, Array]:
+    """Return losses, gradient and the gradient's larger term, elementwise."""
+    with np.errstate(all="ignore"):
+        x, t, p, w = (np.asarray(a).astype(WIDE) for a in (x, t, pos_weight, weight))
+        e = np.exp(-np.abs(x))
+        positive, rest = p * t, 1 - t
+        linear = np.where(x < 0, positive, rest)
+        linear = np.where(linear == 0, 0, linear * np.abs(x))
+        loss = w * ((positive + rest) * np.log1p(e) + linear)
+        large, small = 1 / (1 + e), e / (1 + e)
+        up = positive * np.where(x < 0, large, small)
+        down = rest * np.where(x < 0, small, large)
+        return loss, w * (down - up), np.abs(w) * np.maximum(np.abs(up), np.abs(down))
 
 
 def classification_error(scores: Any, labels: Any, axis: int = -1) -> Array:
