@@ -1,6 +1,7 @@
 //! Operands that the kernels do not take as they are: 16-bit numbers, and elements under a mask.
 //!
-//! The rows of a chunk go through scratch memory, a *block* of them at a time that stays in the first-level cache:
+//! The rows of a chunk go through scratch memory, a *block* of them at a time that stays in the first-level cache (long
+//! columns, and rows under a mask, in the second):
 //! each operand is copied and converted (*staged*), [`crate::lines::Walk`] runs on the copies, and the results are
 //! rounded into the caller's array. So no kernel knows of formats, and plain operands pay nothing for them.
 //!
@@ -26,8 +27,8 @@ const TOGETHER: usize = 32;
 const TALL_BYTES: usize = 256 * 1024;
 /// Rows from this many vectors on begin with a cache line of their block.
 const LINED: usize = 4;
-/// Under a mask kernels have more to do that several rows share: so many rows, if all blocks together have no more bytes
-/// than these.
+/// Under a mask kernels have more to do that several rows share: so many rows, or as many as are blocks of these bytes
+/// together. (Where more fit into [`BLOCK_BYTES`], as many as fit there.)
 const MASKED_ROWS: usize = 8;
 const MASKED_BYTES: usize = 128 * 1024;
 /// Shorter lines of a mask are copied, so that they follow one another as the block's do.
@@ -51,6 +52,8 @@ impl<T: Float> Clone for Operand<T> {
     }
 }
 impl<T: Float> Copy for Operand<T> {}
+// SAFETY: an address and strides; who reads or writes there vouches for it, as for a pointer.
+unsafe impl<T: Float> Sync for Operand<T> {}
 
 impl<T: Float> Operand<T> {
     /// `n` elements that follow one another.
@@ -537,7 +540,7 @@ impl<T> Mask<T> {
 /// The number of elements that count, for each row of a block.
 struct Count<'a> {
     frame: &'a Frame,
-    mask: &'a BlockMask,
+    mask: &'a View<u8>,
     counts: *mut f64,
 }
 
@@ -552,7 +555,7 @@ impl Task for Count<'_> {
             let counts = std::slice::from_raw_parts_mut(counts, n);
             counts.fill(0.0);
             for line in 0..lines {
-                let bytes = mask.bytes.wrapping_offset(line as isize * frame.mask_step(mask));
+                let bytes = frame.mask_start(mask).wrapping_offset(line as isize * frame.mask_step(mask));
                 let bytes = std::slice::from_raw_parts(bytes, count);
                 if columns {
                     for (total, byte) in counts.iter_mut().zip(bytes) {
@@ -568,23 +571,12 @@ impl Task for Count<'_> {
     }
 }
 
-/// The mask of a block: byte `i * row + c * class` is 0 where element `c` of its row `i` does not count.
-#[derive(Clone, Copy)]
-struct BlockMask {
-    bytes: *const u8,
-    row: isize,
-    class: isize,
+/// A mask of the batch of which the rows from `row` on exist, with the steps from row to row and from class to class.
+fn of_rows(start: *mut u8, row: usize, (outer, len): (isize, isize)) -> View<u8> {
+    View { ptr: start.wrapping_offset(-(row as isize * outer)), outer, len, inner: 0, fresh: false }
 }
 
-impl BlockMask {
-    /// As a mask of the whole batch, of which only the rows from `row` on exist.
-    fn view(&self, row: usize) -> View<u8> {
-        let ptr = self.bytes.wrapping_offset(-(row as isize * self.row)).cast_mut();
-        View { ptr, outer: self.row, len: self.class, inner: 0, fresh: false }
-    }
-}
-
-/// The mask of rows `row..row + n`: as it lies where the lines of the block (rows, or with `columns` classes) are lines
+/// The mask of rows `row..row + n`, a byte of 0 where an element does not count: as it lies where the lines of the block (rows, or with `columns` classes) are lines
 /// of neighbours there, otherwise a copy.
 ///
 /// # Safety
@@ -596,7 +588,7 @@ unsafe fn stage_mask(
     n: usize,
     columns: bool,
     memory: &mut Buffer,
-) -> BlockMask {
+) -> View<u8> {
     let (len, inner) = (shape.len, shape.inner);
     let start = view.row(row, inner);
     let evenly = n == 1 || inner == 1 || row % inner + n <= inner;
@@ -604,7 +596,7 @@ unsafe fn stage_mask(
     let (lines, count, step) = if columns { (len, n, rows) } else { (n, len, view.len) };
     let spread = if columns { view.len } else { rows };
     if step == 1 && evenly && (count >= SHORT_LINE || spread == count as isize) {
-        return BlockMask { bytes: start, row: rows, class: view.len };
+        return of_rows(start, row, (rows, view.len));
     }
     let to: *mut u8 = memory.get(lines * count);
     for i in 0..lines {
@@ -620,8 +612,7 @@ unsafe fn stage_mask(
             }
         }
     }
-    let (row, class) = if columns { (1, n) } else { (len, 1) };
-    BlockMask { bytes: to, row: row as isize, class: class as isize }
+    of_rows(to, row, if columns { (1, n as isize) } else { (len as isize, 1) })
 }
 
 /// Puts `fill` where the mask is 0: `lines` times `count` elements, with steps from line to line.
@@ -782,14 +773,19 @@ impl Frame {
     }
 
     /// The step from line to line of a mask.
-    fn mask_step(&self, mask: &BlockMask) -> isize {
-        if self.columns { mask.class } else { mask.row }
+    fn mask_step(&self, mask: &View<u8>) -> isize {
+        if self.columns { mask.len } else { mask.outer }
+    }
+
+    /// The first byte of a mask.
+    fn mask_start(&self, mask: &View<u8>) -> *const u8 {
+        mask.row(self.row, 1).cast_const()
     }
 
     /// Puts `fill` where the mask is 0.
-    fn fill<T: Float>(&self, data: *mut T, step: isize, mask: &BlockMask, fill: T) {
+    fn fill<T: Float>(&self, data: *mut T, step: isize, mask: &View<u8>, fill: T) {
         let (mask_step, lines, count) = (self.mask_step(mask), self.lines, self.count);
-        dispatch(Fill { data, step, mask: mask.bytes, mask_step, lines, count, fill });
+        dispatch(Fill { data, step, mask: self.mask_start(mask), mask_step, lines, count, fill });
     }
 }
 
@@ -933,7 +929,7 @@ impl<T: Float> Call<'_, T> {
             let mut piece = Piece::new(operand, shape, frame, block);
             let (mask, lines) = (mask.as_ref(), columns || operand.view.len == 1);
             piece.hidden = if i == 0 { T::Ops::NEG_INF } else { T::Ops::ZERO };
-            piece.mask = mask.filter(|_| lines).map(|mask| (mask.bytes, frame.mask_step(mask)));
+            piece.mask = mask.filter(|_| lines).map(|mask| (frame.mask_start(mask), frame.mask_step(mask)));
             if !columns && self.x.len() == 1 {
                 // The kernel has prefetched it.
                 piece.ahead = 0;
@@ -968,8 +964,9 @@ impl<T: Float> Call<'_, T> {
         };
         let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
         let ahead = next as isize / size_of::<T>() as isize;
-        let bytes = mask.map_or(per_row(std::ptr::null_mut(), 0), |mask| mask.view(row));
-        run(&plan, row..row + n, &Block { rows: per_rows, counts: per_row(counts, row), mask: bytes, ahead });
+        let counts = per_row(counts, row);
+        let bytes = mask.unwrap_or(per_row(std::ptr::null_mut(), 0));
+        run(&plan, row..row + n, &Block { rows: per_rows, counts, mask: bytes, ahead });
         if let (Some(Mask { empty: Some(empty), .. }), Some(wide)) = (&self.mask, wide) {
             for i in 0..n {
                 // SAFETY: the kernel has written a result for each row; the mask is of the call's shape.

@@ -36,7 +36,7 @@ pub(crate) struct RegularizedCrossEntropy<T, const SOFT: bool, const GRAD: bool>
     pub(crate) classes: Classes,
     pub(crate) scale: Scale<T>,
     pub(crate) class_weight: ClassWeight<T>,
-    /// Their sum, as `(high, low)`.
+    /// Their sum, as `(high, low)`; under a mask each row has its own.
     pub(crate) class_total: (f64, f64),
     pub(crate) sample_weight: SampleWeight,
     pub(crate) temperature: Temperature,

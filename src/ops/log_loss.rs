@@ -245,10 +245,10 @@ pub(crate) unsafe fn log_loss_view<T: Float, S: Store<T>>(
     let slope = grad.as_ref().map(|(_, slope)| slope);
     // A chunk's rows of the gradient follow one another: they are filled and finished at once.
     let follow = out.is_some_and(|out| shape.inner == 1 && out.steps() == (shape.len as isize, 1));
-    let places = SharedRows(match reduce {
-        Reduce::Rows(view) => Some(*view),
+    let places = match reduce {
+        Reduce::Rows(view) => Some(SharedView(*view)),
         Reduce::To(_) => None,
-    });
+    };
     let sums = Sums::new(chunks);
     // What is left to be put to its place, chunk by chunk.
     let mut left: Vec<Option<Chunk<T>>> = (0..chunks).map(|_| None).collect();
@@ -260,7 +260,7 @@ pub(crate) unsafe fn log_loss_view<T: Float, S: Store<T>>(
         chunk.read(&labels, weight, first, n);
         // SAFETY: the view is valid for the shape; a label that counts is a class.
         unsafe { x.gather(shape, first, &chunk.classes, &mut chunk.p) };
-        if let Some(view) = places.get() {
+        if let Some(SharedView(view)) = &places {
             for (row, loss) in chunk.losses().into_iter().enumerate() {
                 // SAFETY: the view has an element for every row; this thread's rows.
                 unsafe { view.row(first + row, shape.inner).write(loss) };
@@ -320,17 +320,6 @@ impl<T> SharedView<T> {
     }
 }
 
-/// The same for a place that there may be none of.
-struct SharedRows<T>(Option<View<T>>);
-// SAFETY: as above.
-unsafe impl<T> Sync for SharedRows<T> {}
-
-impl<T> SharedRows<T> {
-    fn get(&self) -> Option<View<T>> {
-        self.0
-    }
-}
-
 /// Log loss with probabilities `t` as labels; `x`, `t` and the gradient are rows that follow one another.
 ///
 /// # Safety
@@ -352,10 +341,10 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float, S: Store<T>>(
         _ => None,
     };
     let (out, slope) = grad.map(|(out, incoming)| (out, Slope::new(incoming, divisor))).unzip();
-    let places = SharedRows(match reduce {
-        Reduce::Rows(view) => Some(*view),
+    let places = match reduce {
+        Reduce::Rows(view) => Some(SharedView(*view)),
         Reduce::To(_) => None,
-    });
+    };
     let sums = Sums::new(chunks);
     let chunk = |i: usize, terms: Terms<T::Ops>, grad: *mut T| {
         let (first, n) = (i * step, step.min(rows - i * step));
@@ -372,7 +361,7 @@ pub(crate) unsafe fn soft_log_loss_view<T: Float, S: Store<T>>(
             let weight = weight(row);
             *loss = if weight == 0.0 { (0.0, 0.0) } else { mul_pairs(*loss, (weight, 0.0)) };
         }
-        if let Some(view) = places.get() {
+        if let Some(SharedView(view)) = &places {
             for (row, &loss) in losses.iter().enumerate() {
                 // SAFETY: the view has an element for every row; this thread's rows.
                 unsafe { view.row(first + row, shape.inner).write(rounded(value(loss))) };

@@ -293,7 +293,7 @@ impl<T: Float> Loss<'_, T> {
     unsafe fn run(&self, run: &Run<'_, T>) -> f64 {
         let &Loss { shape, x, out, reduce, weights, mask, labels } = self;
         let stream = out.is_some_and(|out| streams(shape.size(), &out, x));
-        let clear = labels.filter(|_| out.is_some());
+        let clear = labels.filter(|_| out.is_some() && mask.is_some_and(|mask| !mask.every));
         let masked = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
             run(plan, rows.clone(), block);
             if let Some(labels) = &clear {
@@ -492,9 +492,9 @@ pub(crate) unsafe fn squared_error_all<T: Float>(
 ) -> Sum {
     let sums = Sums::new(if to.total { len.div_ceil(CHUNK) } else { 0 });
     let stream = to.grad.as_ref().is_some_and(|(_, out)| streams(len, out, &[p, t]));
-    let (all, operands) = (&sums, &Operands(p, t));
+    let (all, operands) = (&sums, &[p, t]);
     let piece = |start: usize, n: usize, scratch: &mut Scratch| {
-        let Operands(p, t) = operands;
+        let [p, t] = operands;
         let [a, b]: [*mut T; 2] = scratch.blocks(CHUNK);
         // SAFETY: the operands have these elements, the buffers room for a chunk.
         unsafe {
@@ -536,8 +536,3 @@ pub(crate) unsafe fn squared_error_all<T: Float>(
     });
     sums.total()
 }
-
-/// Two operands that threads share.
-struct Operands<T: Float>(Operand<T>, Operand<T>);
-// SAFETY: only read; the caller of an operation vouches for the memory.
-unsafe impl<T: Float> Sync for Operands<T> {}

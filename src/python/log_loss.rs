@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::float::Float;
 use crate::ops::elementwise::Cycle;
 use crate::ops::log_loss::{SharedView, Store, log_loss_view, soft_log_loss_view};
-use crate::ops::staged::{StagedTargets, log_loss::Stored};
+use crate::ops::staged::StagedTargets;
 use crate::ops::{self, GradOutput, Reduce};
 use crate::shape::{Shape, View};
 use crate::stage::{Format, Operand};
@@ -124,7 +124,7 @@ impl<'a, T: Float> Call<'a, T> {
                     let view = |operand: Operand<T>| SharedView(operand.typed());
                     log_loss_of(shape, view(x), targets, weight, &reduce, grad, view)
                 } else {
-                    log_loss_of(shape, Stored(x), targets, weight, &reduce, grad, Stored)
+                    log_loss_of(shape, x, targets, weight, &reduce, grad, |operand| operand)
                 }
             }
         });

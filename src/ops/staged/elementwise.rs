@@ -83,13 +83,12 @@ impl<L: ElementLoss<f32>, F: Fn([*const f32; OPERANDS]) -> L> StagedLoss<F> {
 /// The sum of an operand.
 fn total(len: usize, operand: &Operand<f32>) -> Sum {
     let sums = Sums::new(len.div_ceil(CHUNK));
-    let (all, operand) = (&sums, &One(*operand));
+    let all = &sums;
     flat(len, &|start, n| {
         Scratch::with(|scratch| {
             let [block]: [*mut f32; 1] = scratch.blocks(CHUNK);
             for i in (start..start + n).step_by(CHUNK) {
                 let len = CHUNK.min(start + n - i);
-                let One(operand) = operand;
                 // SAFETY: the operand has these elements, the block room for a chunk.
                 unsafe { stage_flat(operand, i, len, block) };
                 let sum = dispatch(Total::<Single> { x: block.cast_const(), len });
@@ -100,11 +99,6 @@ fn total(len: usize, operand: &Operand<f32>) -> Sum {
     });
     sums.total()
 }
-
-/// An operand that threads share.
-struct One(Operand<f32>);
-// SAFETY: only read; the caller of an operation vouches for the memory.
-unsafe impl Sync for One {}
 
 /// [`reduced_loss`](crate::ops::elementwise::reduced_loss) of staged operands.
 ///
@@ -122,15 +116,14 @@ where
     let divisor = of.divisor(reduction);
     let sums = Sums::new(of.len.div_ceil(CHUNK));
     let all = &sums;
-    let grad = grad.map(|(g, out)| {
-        (Incoming::One(Sum::new((g, 0.0), 0).over(divisor).pair()), streams(of, &out), One(out))
-    });
+    let grad = grad
+        .map(|(g, out)| (Incoming::One(Sum::new((g, 0.0), 0).over(divisor).pair()), streams(of, &out), out));
     let grad = &grad;
     let work = |loss: &L, &Piece { start, len, block }: &Piece, memory: &mut Memory<f32>| {
         let sum = loss.sum(start, len, memory);
         // SAFETY: the chunk belongs to this thread alone.
         unsafe { all.set(start / CHUNK, sum) };
-        let Some((incoming, stream, One(out))) = grad else { return };
+        let Some((incoming, stream, out)) = grad else { return };
         if divisor.is_zero() {
             // SAFETY: a chunk's block; zero bytes are zeros.
             unsafe { block.write_bytes(0, len) };
@@ -159,10 +152,10 @@ pub(crate) unsafe fn elementwise_loss<L, F>(
 {
     let stream = !fresh && of.len * size_of::<f32>() >= STREAM_BYTES;
     let losses = &Shared(losses);
-    let grad = &grad.map(|(incoming, out)| (incoming, streams(of, &out), One(out)));
+    let grad = &grad.map(|(incoming, out)| (incoming, streams(of, &out), out));
     let work = |loss: &L, &Piece { start, len, block }: &Piece, memory: &mut Memory<f32>| {
         loss.write(start, memory, Out { to: losses.at(start), len, stream });
-        let Some((incoming, stream, One(out))) = grad else { return };
+        let Some((incoming, stream, out)) = grad else { return };
         loss.write_gradient(start, memory, *incoming, Out { to: block, len, stream: false });
         // SAFETY: the gradient has these elements.
         unsafe { unstage_flat(out, start, len, block, *stream) };

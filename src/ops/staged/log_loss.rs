@@ -6,49 +6,36 @@ use crate::ops::log_loss::Store;
 use crate::shape::Shape;
 use crate::stage::{Operand, Scratch, stage_flat, unstage_flat};
 
-/// An operand that threads may share; each touches its own part.
-pub(crate) struct Stored<T: Float>(pub(crate) Operand<T>);
-
-impl<T: Float> Clone for Stored<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T: Float> Copy for Stored<T> {}
-// SAFETY: every user touches its own rows.
-unsafe impl<T: Float> Sync for Stored<T> {}
-
-impl<T: Float> Stored<T> {
-    /// The bytes of each row's element, one behind the other in `lines`, and where they are in the array.
-    fn places<'a>(
-        &self,
-        shape: Shape,
-        first: usize,
-        classes: &'a [Option<usize>],
-        lines: &'a mut [u8],
-    ) -> impl Iterator<Item = (&'a mut [u8], *mut u8)> {
-        let (operand, size) = (self.0, self.0.format.size);
-        lines.chunks_exact_mut(size).zip(classes).enumerate().filter_map(move |(i, (line, class))| {
-            let step = (*class)? as isize * operand.view.len * size as isize;
-            Some((line, operand.address(first + i, shape.inner).wrapping_offset(step).cast_mut()))
-        })
-    }
+/// The elements of the rows that have a class: which row it is, and where the element is.
+fn places<T: Float>(
+    operand: Operand<T>,
+    shape: Shape,
+    first: usize,
+    classes: &[Option<usize>],
+) -> impl Iterator<Item = (usize, *mut u8)> {
+    let size = operand.format.size;
+    classes.iter().enumerate().filter_map(move |(i, class)| {
+        let step = (*class)? as isize * operand.view.len * size as isize;
+        Some((i, operand.address(first + i, shape.inner).wrapping_offset(step).cast_mut()))
+    })
 }
 
-impl<T: Float> Store<T> for Stored<T> {
+impl<T: Float> Store<T> for Operand<T> {
     fn steps(&self) -> (isize, isize) {
-        (self.0.view.outer, self.0.view.len)
+        (self.view.outer, self.view.len)
     }
 
     unsafe fn gather(&self, shape: Shape, first: usize, classes: &[Option<usize>], to: &mut Vec<T>) {
-        let mut lines = vec![0; classes.len() * self.0.format.size];
-        for (line, place) in self.places(shape, first, classes, &mut lines) {
-            // SAFETY: the caller's promise; a line holds an element.
-            unsafe { place.copy_to_nonoverlapping(line.as_mut_ptr(), line.len()) };
+        // (An element is no larger than a `T`.)
+        let mut memory = vec![T::default(); classes.len()];
+        let (elements, size) = (memory.as_mut_ptr().cast::<u8>(), self.format.size);
+        for (i, place) in places(*self, shape, first, classes) {
+            // SAFETY: the caller's promise; the memory has room for an element of each row.
+            unsafe { place.copy_to_nonoverlapping(elements.add(i * size), size) };
         }
         to.clear();
         to.resize(classes.len(), T::Ops::ONE);
-        let gathered = Operand::flat(lines.as_mut_ptr(), self.0.format);
+        let gathered = Operand::flat(elements, self.format);
         // SAFETY: as many elements, and room for them.
         unsafe { stage_flat(&gathered, 0, classes.len(), to.as_mut_ptr()) };
         for (x, class) in to.iter_mut().zip(classes) {
@@ -59,20 +46,21 @@ impl<T: Float> Store<T> for Stored<T> {
     }
 
     unsafe fn scatter(&self, shape: Shape, first: usize, classes: &[Option<usize>], from: &mut [T]) {
-        let mut lines = vec![0; classes.len() * self.0.format.size];
-        let rounded = Operand::flat(lines.as_mut_ptr(), self.0.format);
+        let mut memory = vec![T::default(); classes.len()];
+        let (elements, size) = (memory.as_mut_ptr().cast::<u8>(), self.format.size);
+        let rounded = Operand::flat(elements, self.format);
         // SAFETY: as many elements, and room for them.
         unsafe { unstage_flat(&rounded, 0, classes.len(), from.as_mut_ptr(), false) };
-        for (line, place) in self.places(shape, first, classes, &mut lines) {
-            // SAFETY: the caller's promise; a line holds an element.
-            unsafe { place.copy_from_nonoverlapping(line.as_ptr(), line.len()) };
+        for (i, place) in places(*self, shape, first, classes) {
+            // SAFETY: the caller's promise; the memory holds an element of each row.
+            unsafe { place.copy_from_nonoverlapping(elements.add(i * size), size) };
         }
     }
 
     unsafe fn clear(&self, start: usize, n: usize) {
-        let size = self.0.format.size;
+        let size = self.format.size;
         // SAFETY: the caller's promise; zero bytes are zeros.
-        unsafe { self.0.view.ptr.add(start * size).write_bytes(0, n * size) };
+        unsafe { self.view.ptr.add(start * size).write_bytes(0, n * size) };
     }
 
     unsafe fn with_elements(
@@ -86,11 +74,11 @@ impl<T: Float> Store<T> for Stored<T> {
             let [a, b]: [*mut T; 2] = scratch.blocks(n);
             // SAFETY: the caller's promise; the blocks have room. The gradient takes the place of the copy of `x`.
             unsafe {
-                stage_flat(&x.0, start, n, a);
-                stage_flat(&t.0, start, n, b);
+                stage_flat(&x, start, n, a);
+                stage_flat(&t, start, n, b);
                 work(a, b, if grad.is_some() { a } else { std::ptr::null_mut() });
                 if let Some(grad) = grad {
-                    unstage_flat(&grad.0, start, n, a, false);
+                    unstage_flat(&grad, start, n, a, false);
                 }
             }
         });
