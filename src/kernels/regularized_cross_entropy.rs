@@ -28,6 +28,7 @@ use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{ClassWeight, Classes, SampleWeight};
 use crate::lines::{Band, GROUP, Kernel, Rows};
 use crate::simd::{Simd, Task};
+use std::mem::MaybeUninit;
 
 /// One loss per row; with the gradient when `GRAD`. The operands are `(x, t)` when `SOFT`, else `x`, with labels. Rows that
 /// do not count have loss and gradient 0.
@@ -267,7 +268,7 @@ impl<E: Element, const N: usize, const MASK: bool> Even<E, N, MASK> {
     }
 }
 
-/// `e (high + low) + (minus_high + minus_low)`.
+/// `e (high + low) + (minus_high + minus_low)`: a number, since the parts are, and the exponentials of a row whose sum is one.
 #[inline(always)]
 fn even_grad<E: Element, S: Simd>(
     s: S,
@@ -275,7 +276,7 @@ fn even_grad<E: Element, S: Simd>(
     [high, low, minus_high, minus_low]: [E::V<S>; 4],
 ) -> E::V<S> {
     let rest = E::add(s, minus_high, E::fma(s, e, low, minus_low));
-    E::canonical(s, E::fma(s, e, high, rest))
+    E::fma(s, e, high, rest)
 }
 
 /// `e factor - u minus`.
@@ -332,33 +333,42 @@ impl<E: Element> Map<E> for CarefulMap<'_, E> {
     }
 }
 
-/// The rows of a group as the formulas want them.
-struct Batch<T> {
-    /// Rows that count.
-    counted: u64,
-    sample: [f64; GROUP],
+/// A row as the formulas want it.
+#[derive(Clone, Copy)]
+struct Row<T> {
+    sample: f64,
     /// The label, its logit, its stored exponential, its class weight `w_y`, and `(1-e) w_y`.
-    class: [usize; GROUP],
-    label_x: [T; GROUP],
-    label_e: [T; GROUP],
-    weight: [f64; GROUP],
-    part: [(f64, f64); GROUP],
+    class: usize,
+    label_x: T,
+    label_e: T,
+    weight: f64,
+    part: (f64, f64),
     /// `e/C`, or 1 for probabilities.
-    share: [(f64, f64); GROUP],
+    share: (f64, f64),
     /// `sum u (max - x)` and `U`; for labels without `e/C` and the label's part.
-    spread: [(f64, f64); GROUP],
-    total: [(f64, f64); GROUP],
+    spread: (f64, f64),
+    total: (f64, f64),
 }
 
-/// What a group's gradient is made of: `e (high + low) - u (minus_high + minus_low)`.
+/// Memory for the rows of a group, of which only those that there are get written.
+type Memory<T> = [MaybeUninit<Row<T>>; GROUP];
+
+/// The rows of a group.
+struct Batch<'a, T> {
+    /// Those that count.
+    counted: u64,
+    rows: &'a mut [Row<T>],
+}
+
+/// What a row's gradient is made of: `e (high + low) - u (minus_high + minus_low)`.
 struct Gradient<T> {
-    parts: [[T; GROUP]; 4],
+    parts: [T; 4],
     /// The label's entry.
-    entry: [T; GROUP],
-    /// Where the element type cannot hold the parts: `(U + 2 z q)` and the scale.
-    careful: u64,
-    total: [(f64, f64); GROUP],
-    scale: [(f64, f64); GROUP],
+    entry: T,
+    /// Whether the element type cannot hold the parts; then `(U + 2 z q)` and the scale count.
+    careful: bool,
+    total: (f64, f64),
+    scale: (f64, f64),
 }
 
 impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SOFT, GRAD> {
@@ -415,108 +425,122 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
     /// # Safety
     /// `at` gives valid pointers for every class.
     #[inline(always)]
-    unsafe fn batch(
+    unsafe fn batch<'a>(
         &self,
+        memory: &'a mut Memory<T>,
         first: usize,
         n: usize,
         len: usize,
         at: impl Fn(usize, usize) -> *const T,
-    ) -> Batch<T> {
+    ) -> Batch<'a, T> {
         let (class, mut counted) = match &self.labels {
             Some(labels) => labels.classes(first, n),
             None => ([0; GROUP], first_bits(n)),
         };
-        let mut batch = Batch {
-            counted: 0,
-            sample: [1.0; GROUP],
-            class,
-            label_x: [T::default(); GROUP],
-            label_e: [T::default(); GROUP],
-            weight: [1.0; GROUP],
-            part: [(1.0 - self.smoothing, 0.0); GROUP],
-            share: [self.share(len as f64); GROUP],
-            spread: [(0.0, 0.0); GROUP],
-            total: [self.class_total; GROUP],
+        let plain = Row {
+            sample: 1.0,
+            class: 0,
+            label_x: T::default(),
+            label_e: T::default(),
+            weight: 1.0,
+            part: (1.0 - self.smoothing, 0.0),
+            share: self.share(len as f64),
+            spread: (0.0, 0.0),
+            total: self.class_total,
         };
-        for i in 0..n {
+        for (i, memory) in memory[..n].iter_mut().enumerate() {
+            let row = memory.write(plain);
             if counted >> i & 1 == 0 {
                 continue;
             }
-            batch.sample[i] = self.sample_weight.of(first + i);
+            row.sample = self.sample_weight.of(first + i);
             if self.masked() {
                 let classes = self.count(first + i, len);
-                (batch.share[i], batch.total[i]) = (self.share(classes), (classes, 0.0));
+                (row.share, row.total) = (self.share(classes), (classes, 0.0));
             }
             if !SOFT {
+                row.class = class[i];
                 // SAFETY: labels that count are class numbers.
                 unsafe {
-                    batch.label_x[i] = at(i, class[i]).read();
-                    batch.weight[i] = self.class_weight.of(class[i]);
+                    row.label_x = at(i, class[i]).read();
+                    row.weight = self.class_weight.of(class[i]);
                 }
                 if !self.class_weight.is_one() {
-                    batch.part[i] = mul_pairs((1.0 - self.smoothing, 0.0), (batch.weight[i], 0.0));
+                    row.part = mul_pairs((1.0 - self.smoothing, 0.0), (row.weight, 0.0));
                 }
             }
-            let nothing = !SOFT && self.smoothing == 0.0 && batch.weight[i] == 0.0;
-            counted &= !(u64::from(batch.sample[i] == 0.0 || nothing) << i);
+            let nothing = !SOFT && self.smoothing == 0.0 && row.weight == 0.0;
+            counted &= !(u64::from(row.sample == 0.0 || nothing) << i);
         }
-        batch.counted = counted;
-        batch
+        // SAFETY: the first `n` are written.
+        let rows = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), n) };
+        Batch { counted, rows }
     }
 
     /// The stored exponentials of the labels' logits.
     #[inline(always)]
-    fn label_exponentials<S: Simd>(s: S, group: &Group<T::Ops>, batch: &mut Batch<T>, n: usize) {
-        for j in (0..n).step_by(<T::Ops as Element>::WIDTH) {
-            let x = Group::<T::Ops>::load(s, &batch.label_x, j);
-            Group::<T::Ops>::store(s, group.exponentials(s, x, j), &mut batch.label_e, j);
+    fn label_exponentials<S: Simd>(s: S, group: &Group<T::Ops>, batch: &mut Batch<T>) {
+        let width = <T::Ops as Element>::WIDTH;
+        for (j, rows) in batch.rows.chunks_mut(width).enumerate() {
+            let mut lanes = [T::default(); MAX_WIDTH];
+            for (lane, row) in lanes.iter_mut().zip(rows.iter()) {
+                *lane = row.label_x;
+            }
+            // SAFETY: `lanes` holds a vector.
+            unsafe {
+                let x = T::Ops::load(s, lanes.as_ptr());
+                T::Ops::store(s, group.exponentials(s, x, j * width), lanes.as_mut_ptr());
+            }
+            for (row, &lane) in rows.iter_mut().zip(&lanes) {
+                row.label_e = lane;
+            }
         }
     }
 
-    /// What the targets of row `i` are multiplied by to have all digits.
+    /// What the targets of a row are multiplied by to have all digits.
     #[inline(always)]
-    fn magnifier(&self, batch: &Batch<T>, i: usize) -> f64 {
-        if SOFT { magnifier::<T::Ops>(batch.total[i].0) } else { 1.0 }
+    fn magnifier(&self, row: &Row<T>) -> f64 {
+        if SOFT { magnifier::<T::Ops>(row.total.0) } else { 1.0 }
     }
 
     /// The loss of row `i` with its sample weight; for `f64` in pairs.
     #[inline(always)]
-    fn loss(&self, group: &Group<T::Ops>, batch: &Batch<T>, i: usize) -> f64 {
+    fn loss(&self, group: &Group<T::Ops>, row: &Row<T>, i: usize) -> f64 {
         type O<T> = <T as Float>::Ops;
-        let share = batch.share[i];
+        let share = row.share;
         let max = O::<T>::to_f64(group.max[i]);
-        let label = O::<T>::to_f64(batch.label_x[i]);
+        let label = O::<T>::to_f64(row.label_x);
         if !O::<T>::COMPENSATED {
             let log = group.log[i];
             let mut loss = 0.0;
             if self.spreads() {
-                loss = share.0 * (group.cooled(i, batch.spread[i].0) + batch.total[i].0 * log);
+                loss = share.0 * (group.cooled(i, row.spread.0) + row.total.0 * log);
             }
-            if !SOFT && batch.part[i].0 != 0.0 {
-                loss += batch.part[i].0 * (group.cooled(i, max - label) + log);
+            if !SOFT && row.part.0 != 0.0 {
+                loss += row.part.0 * (group.cooled(i, max - label) + log);
             }
             if self.z_loss > 0.0 {
                 let lse = group.logsumexp(i);
                 loss += self.z_loss * (lse * lse);
             }
-            return loss * batch.sample[i];
+            return loss * row.sample;
         }
         let log = (group.log[i], group.log_low(i));
         let mut loss = (0.0, 0.0);
         if self.spreads() {
-            loss = add_pairs(mul_pairs(batch.spread[i], group.cooling(i)), mul_pairs(batch.total[i], log));
+            loss = add_pairs(mul_pairs(row.spread, group.cooling(i)), mul_pairs(row.total, log));
             loss = if SOFT { loss } else { mul_pairs(loss, share) };
         }
-        if !SOFT && batch.part[i].0 != 0.0 {
+        if !SOFT && row.part.0 != 0.0 {
             let distance = two_sum(max, -label);
             let plain = add_pairs(mul_pairs(distance, group.cooling(i)), log);
-            loss = add_pairs(loss, mul_pairs(plain, batch.part[i]));
+            loss = add_pairs(loss, mul_pairs(plain, row.part));
         }
         if self.z_loss > 0.0 {
             let lse = (group.logsumexp(i), 0.0);
             loss = add_pairs(loss, mul_pairs(mul_pairs(lse, lse), (self.z_loss, 0.0)));
         }
-        value(loss) * batch.sample[i]
+        value(loss) * row.sample
     }
 
     /// The loss of a row whose maximum is not finite, or (`group`) whose sum of `u (max - x)` is not or whose targets are
@@ -530,7 +554,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         x: *const T,
         len: usize,
         targets: &Targets<T::Ops>,
-        batch: &Batch<T>,
+        row: &Row<T>,
         i: usize,
         group: Option<&Group<T::Ops>>,
     ) -> f64 {
@@ -538,8 +562,8 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
         let max = unsafe { special_max::<T::Ops>(x, len) };
         let (cooling, log, lse) =
             group.map_or(((1.0, 0.0), 0.0, max), |g| (g.cooling(i), g.log[i], g.logsumexp(i)));
-        let share = value(batch.share[i]);
-        let sum = magnified(self.magnifier(batch, i), |by| {
+        let share = value(row.share);
+        let sum = magnified(self.magnifier(row), |by| {
             let mut sum = (0.0, 0.0);
             let mut add = |u: f64, x: f64| {
                 if u != 0.0 {
@@ -553,76 +577,56 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> RegularizedCrossEntropy<T, SO
                 add(unsafe { targets.one(c) } * share, T::Ops::to_f64(unsafe { x.add(c).read() }));
             }
             if !SOFT {
-                add(value(batch.part[i]), T::Ops::to_f64(batch.label_x[i]));
+                add(value(row.part), T::Ops::to_f64(row.label_x));
             }
             2.0 * value(sum)
         });
         let z = if self.z_loss > 0.0 { self.z_loss * lse * lse } else { 0.0 };
         let loss = if max.is_nan() { f64::NAN } else { sum + z };
-        loss * batch.sample[i]
+        loss * row.sample
     }
 
-    /// What the gradients of `n` rows are made of; nothing but zeros for those that do not count.
+    /// What the gradient of row `i` is made of, number `index` of the array.
     #[inline(always)]
-    fn gradient(&self, group: &Group<T::Ops>, batch: &Batch<T>, first: usize, n: usize) -> Gradient<T> {
+    fn gradient(&self, group: &Group<T::Ops>, row: &Row<T>, i: usize, index: usize) -> Gradient<T> {
         type O<T> = <T as Float>::Ops;
-        let zero = [T::default(); GROUP];
-        let mut gradient = Gradient {
-            parts: [zero; 4],
-            entry: zero,
-            careful: 0,
-            total: [(0.0, 0.0); GROUP],
-            scale: [(0.0, 0.0); GROUP],
-        };
-        for i in 0..n {
-            if batch.counted >> i & 1 == 0 {
-                continue;
-            }
-            let inverse = group.inverse_pair(i);
-            let scale = product_of::<O<T>>(self.scale.get(first + i), (batch.sample[i], 0.0));
-            let scale = product_of::<O<T>>(scale, group.cooling(i));
-            // `U + 2 z q`, for labels without the label's part.
-            let share = batch.share[i];
-            let mut even = if SOFT { batch.total[i] } else { product_of::<O<T>>(share, batch.total[i]) };
-            if self.z_loss > 0.0 {
-                let z = product_of::<O<T>>((2.0 * self.z_loss, 0.0), (group.logsumexp(i), 0.0));
-                even = add_pairs(even, z);
-            }
-            let total = if SOFT { even } else { add_pairs(even, batch.part[i]) };
-            if !SOFT {
-                let entry = Self::label_entry(group, batch, i, even, scale);
-                gradient.entry[i] = if entry.is_nan() { T::Ops::NAN } else { O::<T>::from_f64(entry) };
-            }
-            let even_scale = product_of::<O<T>>(scale, share);
-            let inside = even_scale.0 == 0.0 || even_scale.0.abs() > O::<T>::FACTOR_RANGE.0;
-            match single_factor::<O<T>>(inverse, total, scale) {
-                Some(factor) if inside => {
-                    let (minus_high, minus_low) = minus::<O<T>>(even_scale);
-                    let parts = [factor.high, factor.low, minus_high, minus_low];
-                    for (lanes, part) in gradient.parts.iter_mut().zip(parts) {
-                        lanes[i] = part;
-                    }
-                }
-                _ => gradient.careful |= 1 << i,
-            }
-            (gradient.total[i], gradient.scale[i]) = (total, scale);
+        let inverse = group.inverse_pair(i);
+        let scale = product_of::<O<T>>(self.scale.get(index), (row.sample, 0.0));
+        let scale = product_of::<O<T>>(scale, group.cooling(i));
+        // `U + 2 z q`, for labels without the label's part.
+        let mut even = if SOFT { row.total } else { product_of::<O<T>>(row.share, row.total) };
+        if self.z_loss > 0.0 {
+            let z = product_of::<O<T>>((2.0 * self.z_loss, 0.0), (group.logsumexp(i), 0.0));
+            even = add_pairs(even, z);
         }
-        gradient
+        let total = if SOFT { even } else { add_pairs(even, row.part) };
+        let mut entry = T::default();
+        if !SOFT {
+            let value = Self::label_entry(group, row, i, even, scale);
+            entry = if value.is_nan() { T::Ops::NAN } else { O::<T>::from_f64(value) };
+        }
+        let even_scale = product_of::<O<T>>(scale, row.share);
+        let inside = even_scale.0 == 0.0 || even_scale.0.abs() > O::<T>::FACTOR_RANGE.0;
+        let factor = single_factor::<O<T>>(inverse, total, scale).filter(|_| inside);
+        let parts = factor.map_or([T::default(); 4], |factor| {
+            let (minus_high, minus_low) = minus::<O<T>>(even_scale);
+            [factor.high, factor.low, minus_high, minus_low]
+        });
+        Gradient { parts, entry, careful: factor.is_none(), total, scale }
     }
 
     /// The label's entry of row `i`; for `f64` in pairs.
     #[inline(always)]
     fn label_entry(
         group: &Group<T::Ops>,
-        batch: &Batch<T>,
+        row: &Row<T>,
         i: usize,
         even: (f64, f64),
         scale: (f64, f64),
     ) -> f64 {
-        let (inverse, share, part, weight) =
-            (group.inverse_pair(i), batch.share[i], batch.part[i], batch.weight[i]);
-        let e = T::Ops::to_f64(batch.label_e[i]);
-        let at_max = batch.label_x[i] >= group.max[i];
+        let (inverse, share, part, weight) = (group.inverse_pair(i), row.share, row.part, row.weight);
+        let e = T::Ops::to_f64(row.label_e);
+        let at_max = row.label_x >= group.max[i];
         if !T::Ops::COMPENSATED {
             let p = e * inverse.0;
             let others = if at_max { group.others[i] * inverse.0 } else { 1.0 - p };
@@ -657,8 +661,10 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, group: &mut Group<T::Ops>, per_row: *mut f64) {
         type O<T> = <T as Float>::Ops;
         let (n, len) = (rows.n, rows.len);
+        let mut memory = [MaybeUninit::uninit(); GROUP];
         // SAFETY: the caller's promise.
-        let mut batch = unsafe { self.batch(rows.first, n, len, |i, c| rows.x(0, i).wrapping_add(c)) };
+        let mut batch =
+            unsafe { self.batch(&mut memory, rows.first, n, len, |i, c| rows.x(0, i).wrapping_add(c)) };
         let counted = batch.counted;
         // SAFETY: as above.
         let special = unsafe { group_logs::<O<T>, S>(s, rows, group, &self.temperature, counted, GRAD) };
@@ -673,7 +679,8 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             let i = left.trailing_zeros() as usize;
             left &= left - 1;
             let (x, max) = (rows.x(0, i), group.max[i]);
-            [batch.spread[i], batch.total[i]] = s.call(Weighted { x, targets: &targets(i), max, len });
+            [batch.rows[i].spread, batch.rows[i].total] =
+                s.call(Weighted { x, targets: &targets(i), max, len });
         }
         let row = |i: usize| (rows.x(0, i), group.max[i], self.mask(rows.first + i));
         let weights = self.class_weight.pointer();
@@ -684,7 +691,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 let sums = s.call(Even::<O<T>, $many, $mask> { rows: at.map(row), weights, len });
                 left = rest;
                 for (i, sum) in at.into_iter().zip(sums) {
-                    batch.spread[i] = sum;
+                    batch.rows[i].spread = sum;
                 }
             }};
         }
@@ -697,16 +704,17 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             }
         }
         for i in 0..n {
+            let row = &batch.rows[i];
             let loss = if counted >> i & 1 == 0 {
                 0.0
             } else if special >> i & 1 == 1 {
                 // SAFETY: the caller's promise.
-                unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), &batch, i, None) }
-            } else if batch.spread[i].0.is_finite() && self.magnifier(&batch, i) == 1.0 {
-                self.loss(group, &batch, i)
+                unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), row, i, None) }
+            } else if row.spread.0.is_finite() && self.magnifier(row) == 1.0 {
+                self.loss(group, row, i)
             } else {
                 // SAFETY: as above.
-                unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), &batch, i, Some(&*group)) }
+                unsafe { self.careful_loss(rows.x(0, i), len, &targets(i), row, i, Some(&*group)) }
             };
             // SAFETY: `i < n`.
             unsafe { per_row.add(i).write(loss) };
@@ -715,8 +723,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             return;
         }
         group.finish_inverse(s);
-        Self::label_exponentials(s, group, &mut batch, n);
-        let gradient = self.gradient(group, &batch, rows.first, n);
+        Self::label_exponentials(s, group, &mut batch);
         for i in 0..n {
             let (x, out) = (rows.x(0, i), rows.out(i));
             if (special | !counted) >> i & 1 == 1 {
@@ -725,7 +732,8 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 unsafe { map::fill::<O<T>>(out, len, value) };
                 continue;
             }
-            let careful = gradient.careful >> i & 1 == 1;
+            let row = &batch.rows[i];
+            let gradient = self.gradient(group, row, i, rows.first + i);
             let exponentials = Exponentials {
                 x,
                 e: rows.stored(i).cast_const(),
@@ -736,13 +744,13 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             };
             // What is under a mask is overwritten later.
             let targets = Targets { mask: (std::ptr::null(), 0), ..targets(i) };
-            let entry = (!SOFT).then(|| (batch.class[i], gradient.entry[i]));
-            let parts = gradient.parts.each_ref().map(|lanes| lanes[i]);
+            let entry = (!SOFT).then_some((row.class, gradient.entry));
+            let parts = gradient.parts;
             // SAFETY: the caller's promise; labels are class numbers.
             unsafe {
-                if careful {
-                    let [share, total, scale] = [batch.share[i], gradient.total[i], gradient.scale[i]]
-                        .map(|v| O::<T>::from_f64(value(v)));
+                if gradient.careful {
+                    let [share, total, scale] =
+                        [row.share, gradient.total, gradient.scale].map(|v| O::<T>::from_f64(value(v)));
                     let map = CarefulMap { exponentials, targets: &targets, share, total, scale };
                     map::write_row_but(s, &map, out, len, rows.stream, entry);
                 } else if self.is_even() {
@@ -774,8 +782,10 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 (keep, *share) = (Some(O::<T>::splat(s, factor)), even);
             }
         }
+        let mut memory = [MaybeUninit::uninit(); GROUP];
+        let at = |i, c| band.element(0, i, c).cast_const();
         // SAFETY: the caller's promise.
-        let mut batch = unsafe { self.batch(band.first, n, len, |i, c| band.element(0, i, c).cast_const()) };
+        let mut batch = unsafe { self.batch(&mut memory, band.first, n, len, at) };
         let counted = batch.counted;
         // The target of class `c` of rows `j..j + width`: the operations of `Targets`.
         macro_rules! target {
@@ -851,7 +861,8 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                 };
                 O::<T>::store_wide(s, spread, &mut high, &mut low, j);
                 for i in j..(j + width).min(n) {
-                    batch.spread[i] = (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
+                    batch.rows[i].spread =
+                        (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
                     again |= u64::from(!high[i].is_finite()) << i;
                 }
                 if self.adds_targets() {
@@ -860,8 +871,9 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
                     });
                     O::<T>::store_wide(s, total, &mut high, &mut low, j);
                     for i in j..(j + width).min(n) {
-                        batch.total[i] = (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
-                        again |= u64::from(self.magnifier(&batch, i) != 1.0) << i;
+                        batch.rows[i].total =
+                            (high[i], if <O<T> as Element>::COMPENSATED { low[i] } else { 0.0 });
+                        again |= u64::from(self.magnifier(&batch.rows[i]) != 1.0) << i;
                     }
                 }
             }
@@ -870,7 +882,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
         let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group, &self.temperature) };
         again |= unusual | group.finish_log(s, len);
         for i in 0..n {
-            let loss = if counted >> i & 1 == 1 { self.loss(group, &batch, i) } else { 0.0 };
+            let loss = if counted >> i & 1 == 1 { self.loss(group, &batch.rows[i], i) } else { 0.0 };
             // SAFETY: `i < n`.
             unsafe { per_row.add(i).write(loss) };
         }
@@ -878,11 +890,22 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             return again & counted;
         }
         group.finish_inverse(s);
-        Self::label_exponentials(s, group, &mut batch, n);
-        let gradient = self.gradient(group, &batch, band.first, n);
-        again |= gradient.careful;
+        Self::label_exponentials(s, group, &mut batch);
         for j in (0..n).step_by(width) {
-            let parts = gradient.parts.each_ref().map(|lanes| Group::<O<T>>::load(s, lanes, j));
+            // Zeros for rows that do not count.
+            let (mut parts, mut entries) = ([[T::default(); MAX_WIDTH]; 4], [T::default(); MAX_WIDTH]);
+            for i in j..(j + width).min(n) {
+                if counted >> i & 1 == 1 {
+                    let gradient = self.gradient(group, &batch.rows[i], i, band.first + i);
+                    for (lanes, part) in parts.iter_mut().zip(gradient.parts) {
+                        lanes[i - j] = part;
+                    }
+                    entries[i - j] = gradient.entry;
+                    again |= u64::from(gradient.careful) << i;
+                }
+            }
+            // SAFETY: the arrays hold a vector.
+            let parts = parts.each_ref().map(|lanes| unsafe { O::<T>::load(s, lanes.as_ptr()) });
             for c in 0..len {
                 let e = band.at(s, 0, j, c);
                 let dx = if self.is_even() {
@@ -895,7 +918,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             for i in j..(j + width).min(n) {
                 if !SOFT && counted >> i & 1 == 1 {
                     // SAFETY: labels are class numbers.
-                    unsafe { band.element(0, i, batch.class[i]).write(gradient.entry[i]) };
+                    unsafe { band.element(0, i, batch.rows[i].class).write(entries[i - j]) };
                 }
             }
         }

@@ -110,8 +110,11 @@ def in_units(got: Array, want: Array, unit: Array) -> float:
     return float(np.max(np.abs(got.astype(Long) - want) / spacing, initial=0))
 
 
-def random_case(rng: np.random.Generator, dtype: npt.DTypeLike) -> Case:
-    rows, classes = int(rng.integers(1, 70)), int(rng.choice([1, 2, 3, 7, 20, 45, 300]))
+def random_case(
+    rng: np.random.Generator, dtype: npt.DTypeLike, rows: int | None = None, classes: int | None = None
+) -> Case:
+    rows = rows or int(rng.integers(1, 70))
+    classes = classes or int(rng.choice([1, 2, 3, 7, 20, 45, 300]))
     x = (rng.normal(size=(rows, classes)) * rng.choice([0.1, 3, 40])).astype(dtype)
     if rng.random() < 0.5:
         labels: Array = rng.integers(0, classes, rows)
@@ -536,6 +539,53 @@ def test_torch_agrees() -> None:
         )
         np.testing.assert_allclose(got, want.detach().numpy(), rtol=1e-13)
         np.testing.assert_allclose(grad, logits.grad.numpy(), rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 20, 300])
+def test_jax_agrees(classes: int) -> None:
+    """Any combination of options, differentiated by JAX: no formula of a gradient is needed."""
+    jax = pytest.importorskip("jax")
+    jnp, rows = jax.numpy, 24
+
+    def total(x: Any, target: Any, weight: Any, sample: Any, numbers: Any, t: Any, where: Any) -> Any:
+        smoothing, z_loss = numbers
+        z = x / t[:, None]
+        lse = jax.nn.logsumexp(z, axis=1, where=where)
+        even = smoothing / where.sum(axis=1, keepdims=True)
+        u = jnp.where(where, weight * ((1 - smoothing) * target + even), 0)
+        losses = sample * ((u * (lse[:, None] - z)).sum(axis=1) + z_loss * lse**2)
+        return losses.sum(), losses
+
+    rng = np.random.default_rng(classes)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        differentiate = jax.jit(jax.value_and_grad(total, has_aux=True))
+        for _ in range(600):
+            case = random_case(rng, np.float64, rows, classes)
+            o = case.options
+            weight = o.get("class_weight", np.ones(classes))
+            where = np.array(np.broadcast_to(o.get("where", True), case.x.shape))
+            counted = where.any(axis=1)
+            if case.soft:
+                target = case.labels
+            else:
+                counted &= case.labels != -100
+                target = np.eye(classes)[np.where(counted, case.labels, 0)]
+            sample = np.broadcast_to(o.get("sample_weight", 1.0), rows) * counted
+            if not case.soft and o.get("label_smoothing", 0.0) == 0:
+                # A row whose label weighs nothing has no z-loss either.
+                sample = sample * ((target * weight).sum(axis=1) != 0)
+            where[~counted] = True
+            t = np.array(np.broadcast_to(o.get("temperature", 1.0), rows))
+            numbers = np.array([o.get("label_smoothing", 0.0), o.get("z_loss", 0.0)])
+            (_, losses), dx = differentiate(case.x, target, weight, sample, numbers, t, where)
+            got, grad = lk.cross_entropy_value_and_grad(
+                case.x, case.labels, reduction="none", **case.options
+            )
+            np.testing.assert_allclose(got, losses, rtol=1e-12, atol=1e-11, err_msg=str(o))
+            np.testing.assert_allclose(grad, dx, rtol=1e-12, atol=1e-11, err_msg=str(o))
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 def test_optax_agrees_with_masks_of_rows() -> None:
