@@ -111,7 +111,10 @@ def in_units(got: Array, want: Array, unit: Array) -> float:
 
 
 def random_case(
-    rng: np.random.Generator, dtype: npt.DTypeLike, rows: int | None = None, classes: int | None = None
+    rng: np.random.Generator,
+    dtype: npt.DTypeLike,
+    rows: int | None = None,
+    classes: int | None = None,
 ) -> Case:
     rows = rows or int(rng.integers(1, 70))
     classes = classes or int(rng.choice([1, 2, 3, 7, 20, 45, 300]))
@@ -547,7 +550,9 @@ def test_jax_agrees(classes: int) -> None:
     jax = pytest.importorskip("jax")
     jnp, rows = jax.numpy, 24
 
-    def total(x: Any, target: Any, weight: Any, sample: Any, numbers: Any, t: Any, where: Any) -> Any:
+    def total(
+        x: Any, target: Any, weight: Any, sample: Any, numbers: Any, t: Any, where: Any
+    ) -> Any:
         smoothing, z_loss = numbers
         z = x / t[:, None]
         lse = jax.nn.logsumexp(z, axis=1, where=where)
