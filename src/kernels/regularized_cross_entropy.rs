@@ -192,7 +192,13 @@ impl<E: Element, const N: usize, const MASK: bool> Task for Even<E, N, MASK> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [(f64, f64); N] {
-        let sums = if MASK || self.weights.is_null() { self.plain(s) } else { self.weighted(s) };
+        let sums = if !MASK && !self.weights.is_null() {
+            self.weighted(s)
+        } else if !MASK || self.rows.iter().all(|(.., (_, step))| *step == 1) {
+            self.plain::<S, true>(s)
+        } else {
+            self.plain::<S, false>(s)
+        };
         let mut results = [(0.0, 0.0); N];
         for (result, sum) in results.iter_mut().zip(sums) {
             *result = E::reduce(s, sum);
@@ -202,8 +208,9 @@ impl<E: Element, const N: usize, const MASK: bool> Task for Even<E, N, MASK> {
 }
 
 impl<E: Element, const N: usize, const MASK: bool> Even<E, N, MASK> {
+    /// With `STEADY` the bytes of every mask are neighbours.
     #[inline(always)]
-    fn plain<S: Simd>(&self, s: S) -> [Acc<S>; N] {
+    fn plain<S: Simd, const STEADY: bool>(&self, s: S) -> [Acc<S>; N] {
         let mut sums: [Acc<S>; N] = [[Double::splat(s, 0.0); 2]; N];
         let step = E::TOGETHER * E::WIDTH;
         let whole = self.len - self.len % step;
@@ -218,6 +225,7 @@ impl<E: Element, const N: usize, const MASK: bool> Even<E, N, MASK> {
                     unsafe {
                         d[k] = E::sub(s, max, E::load(s, x.add(at)));
                         if MASK {
+                            let mask = if STEADY { (mask.0, 1) } else { mask };
                             d[k] = E::select(s, mask_at::<E, S>(s, mask, at, E::WIDTH), d[k], zero[k]);
                         }
                     }
