@@ -89,7 +89,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// How far below the largest logit the smallest may lie for nothing to be cut off.
     const REACH: Self::T;
     /// Vectors of numbers of one sign that may be added as they are before a sum takes them: each doubling is one more
-    /// rounding error.
+    /// rounding error, of which all can have one direction.
     const TOGETHER: usize;
     /// `others < threshold * sum` makes a row dominated: its other terms are then summed by themselves.
     fn dominated(len: usize) -> f64;
