@@ -576,8 +576,8 @@ fn of_rows(start: *mut u8, row: usize, (outer, len): (isize, isize)) -> View<u8>
     View { ptr: start.wrapping_offset(-(row as isize * outer)), outer, len, inner: 0, fresh: false }
 }
 
-/// The mask of rows `row..row + n`, a byte of 0 where an element does not count: as it lies where the lines of the block (rows, or with `columns` classes) are lines
-/// of neighbours there, otherwise a copy.
+/// The mask of rows `row..row + n`, a byte of 0 where an element does not count: as it lies where the lines of the block
+/// (rows, or with `columns` classes) are lines of neighbours there, otherwise a copy.
 ///
 /// # Safety
 /// The view has these rows. In columns there is one step between them.

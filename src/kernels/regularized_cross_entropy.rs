@@ -276,7 +276,8 @@ impl<E: Element, const N: usize, const MASK: bool> Even<E, N, MASK> {
     }
 }
 
-/// `e (high + low) + (minus_high + minus_low)`: a number, since the parts are, and the exponentials of a row whose sum is one.
+/// `e (high + low) + (minus_high + minus_low)`: never NaN, since neither the parts are nor the exponentials of a row whose
+/// sum is a number.
 #[inline(always)]
 fn even_grad<E: Element, S: Simd>(
     s: S,
