@@ -148,10 +148,33 @@ pub trait Element: Copy + Send + Sync + 'static {
         max: Self::V<S>,
         x: Self::V<S>,
     ) -> Acc<S>;
+    /// `acc + t (max - x)` and `acc + t` of the vectors at `t` and `x`, which are not skipped anywhere.
+    unsafe fn accumulate_weighted_from<S: Simd>(
+        s: S,
+        accs: [Acc<S>; 2],
+        t: *const Self::T,
+        max: Self::V<S>,
+        x: *const Self::T,
+    ) -> [Acc<S>; 2];
     /// `acc + (factor (a - b))^2`; `f32`, which has no need of a factor, takes 1.
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S>;
     /// `2 (a - b) factor`, rounded once for `f32`.
     fn square_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S>;
+    /// [`Element::accumulate_square`] of the vectors at `p` and `q`, with a factor of 1.
+    unsafe fn accumulate_square_from<S: Simd>(
+        s: S,
+        acc: Acc<S>,
+        p: *const Self::T,
+        q: *const Self::T,
+    ) -> Acc<S>;
+    /// The same, and [`Element::square_gradient`].
+    unsafe fn square_and_gradient_from<S: Simd>(
+        s: S,
+        acc: Acc<S>,
+        p: *const Self::T,
+        q: *const Self::T,
+        factor: f64,
+    ) -> (Acc<S>, Self::V<S>);
     /// `2 (a - b) w`, rounded once for `f32`.
     #[cfg(feature = "python")]
     fn weighted_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, w: Self::V<S>) -> Self::V<S>;
@@ -166,7 +189,6 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// `acc + a * b`; the product of two `f32` is exact.
     fn accumulate_product<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>) -> Acc<S>;
     /// [`Element::accumulate_product`] of the vectors at `p` and `q`.
-    #[cfg(feature = "python")]
     unsafe fn accumulate_product_from<S: Simd>(
         s: S,
         acc: Acc<S>,
@@ -267,6 +289,26 @@ pub(crate) fn or_v<S: Simd>(s: S, v: V64<S>, other: V64<S>) -> V64<S> {
     let zero = Double::splat(s, 0.0);
     let positive = Double::select(s, Double::lt(s, zero, v), v, other);
     Double::select(s, Double::lt(s, v, zero), v, positive)
+}
+
+/// `a - b` of widened `f32`.
+#[inline(always)]
+fn differences<S: Simd>(s: S, a: Acc<S>, b: Acc<S>) -> Acc<S> {
+    [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])]
+}
+
+/// `acc + d^2`, lane by lane.
+#[inline(always)]
+fn add_squares<S: Simd>(s: S, acc: Acc<S>, d: Acc<S>) -> Acc<S> {
+    [Double::add(s, acc[0], Double::mul(s, d[0], d[0])), Double::add(s, acc[1], Double::mul(s, d[1], d[1]))]
+}
+
+/// `2 d factor` as `f32`.
+#[inline(always)]
+fn twice_times<S: Simd>(s: S, d: Acc<S>, factor: f64) -> <Single as Element>::V<S> {
+    let (factor, twice) =
+        (Double::splat(s, factor), [Double::add(s, d[0], d[0]), Double::add(s, d[1], d[1])]);
+    s.narrow([Double::mul(s, twice[0], factor), Double::mul(s, twice[1], factor)])
 }
 
 /// `2 (a - b) w`, from halves where `2 (a - b)` overflows.
@@ -477,7 +519,6 @@ impl Element for Single {
             Double::add(s, Double::mul(s, a[1], b[1]), acc[1]),
         ]
     }
-    #[cfg(feature = "python")]
     #[inline(always)]
     unsafe fn accumulate_product_from<S: Simd>(s: S, acc: Acc<S>, p: *const f32, q: *const f32) -> Acc<S> {
         // SAFETY: the caller's promise.
@@ -501,20 +542,45 @@ impl Element for Single {
         [Double::add(s, acc[0], term(0)), Double::add(s, acc[1], term(1))]
     }
     #[inline(always)]
+    unsafe fn accumulate_weighted_from<S: Simd>(
+        s: S,
+        [weighted, total]: [Acc<S>; 2],
+        t: *const f32,
+        max: Self::V<S>,
+        x: *const f32,
+    ) -> [Acc<S>; 2] {
+        // SAFETY: the caller's promise.
+        let (t, x) = unsafe { (s.widen_from(t), s.widen_from(x)) };
+        let d = differences(s, s.widen(max), x);
+        let terms = [Double::mul(s, t[0], d[0]), Double::mul(s, t[1], d[1])];
+        [Self::merge(s, weighted, terms), Self::merge(s, total, t)]
+    }
+    #[inline(always)]
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, _factor: f64) -> Acc<S> {
-        let (a, b) = (s.widen(a), s.widen(b));
-        let d = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
-        [
-            Double::add(s, acc[0], Double::mul(s, d[0], d[0])),
-            Double::add(s, acc[1], Double::mul(s, d[1], d[1])),
-        ]
+        add_squares(s, acc, differences(s, s.widen(a), s.widen(b)))
     }
     #[inline(always)]
     fn square_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
-        let (a, b, factor) = (s.widen(a), s.widen(b), Double::splat(s, factor));
-        let d = [Double::sub(s, a[0], b[0]), Double::sub(s, a[1], b[1])];
-        let twice = [Double::add(s, d[0], d[0]), Double::add(s, d[1], d[1])];
-        s.narrow([Double::mul(s, twice[0], factor), Double::mul(s, twice[1], factor)])
+        twice_times(s, differences(s, s.widen(a), s.widen(b)), factor)
+    }
+    #[inline(always)]
+    unsafe fn accumulate_square_from<S: Simd>(s: S, acc: Acc<S>, p: *const f32, q: *const f32) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (s.widen_from(p), s.widen_from(q)) };
+        add_squares(s, acc, differences(s, a, b))
+    }
+    #[inline(always)]
+    unsafe fn square_and_gradient_from<S: Simd>(
+        s: S,
+        acc: Acc<S>,
+        p: *const f32,
+        q: *const f32,
+        factor: f64,
+    ) -> (Acc<S>, Self::V<S>) {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (s.widen_from(p), s.widen_from(q)) };
+        let d = differences(s, a, b);
+        (add_squares(s, acc, d), twice_times(s, d, factor))
     }
     #[cfg(feature = "python")]
     #[inline(always)]
@@ -700,7 +766,6 @@ impl Element for Double {
         let (hi, e) = two_sum_v(s, acc[0], p);
         [hi, Double::add(s, acc[1], Double::add(s, e, low))]
     }
-    #[cfg(feature = "python")]
     #[inline(always)]
     unsafe fn accumulate_product_from<S: Simd>(s: S, acc: Acc<S>, p: *const f64, q: *const f64) -> Acc<S> {
         // SAFETY: the caller's promise.
@@ -719,6 +784,19 @@ impl Element for Double {
         Self::accumulate_product(s, acc, t, Double::sub(s, max, x))
     }
     #[inline(always)]
+    unsafe fn accumulate_weighted_from<S: Simd>(
+        s: S,
+        [weighted, total]: [Acc<S>; 2],
+        t: *const f64,
+        max: Self::V<S>,
+        x: *const f64,
+    ) -> [Acc<S>; 2] {
+        // SAFETY: the caller's promise.
+        let (t, x) = unsafe { (Self::load(s, t), Self::load(s, x)) };
+        let d = Double::sub(s, max, x);
+        [Self::accumulate_product(s, weighted, t, d), Self::accumulate(s, total, t)]
+    }
+    #[inline(always)]
     fn accumulate_square<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Acc<S> {
         let d = Double::mul(s, Double::sub(s, a, b), Double::splat(s, factor));
         Self::accumulate_product(s, acc, d, d)
@@ -726,6 +804,24 @@ impl Element for Double {
     #[inline(always)]
     fn square_gradient<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, factor: f64) -> Self::V<S> {
         double_gradient(s, a, b, Double::splat(s, factor))
+    }
+    #[inline(always)]
+    unsafe fn accumulate_square_from<S: Simd>(s: S, acc: Acc<S>, p: *const f64, q: *const f64) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (Self::load(s, p), Self::load(s, q)) };
+        Self::accumulate_square(s, acc, a, b, 1.0)
+    }
+    #[inline(always)]
+    unsafe fn square_and_gradient_from<S: Simd>(
+        s: S,
+        acc: Acc<S>,
+        p: *const f64,
+        q: *const f64,
+        factor: f64,
+    ) -> (Acc<S>, Self::V<S>) {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (Self::load(s, p), Self::load(s, q)) };
+        (Self::accumulate_square(s, acc, a, b, 1.0), Self::square_gradient(s, a, b, factor))
     }
     #[cfg(feature = "python")]
     #[inline(always)]

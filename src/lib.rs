@@ -27,6 +27,7 @@
 //! | `python.rs` | what the Python package calls (feature `python`): dtypes, strides, overlap |
 //! | `ops.rs` | the operations: shapes and labels checked, rows split over threads |
 //! | `parallel.rs` | threads, their number, fork |
+//! | `ops/compiled.rs` | the operations as code of this crate, not of each that uses it |
 //! | `ops/staged.rs` | the same for 16-bit numbers and under masks (feature `python`) |
 //! | `stage.rs` | rows copied and converted into what a kernel takes, and back (feature `python`) |
 //! | `kernels/` | the mathematics, one file per operation, forward beside backward |
@@ -66,14 +67,14 @@ pub mod limits {
     #[must_use]
     pub fn read<T: Float>(x: &[T]) -> f64 {
         // SAFETY: the slice's own length; it is only read.
-        unsafe { ops::limits::read(x.len(), x.as_ptr().cast_mut()) }
+        unsafe { (ops::compiled().read)(x.len(), x.as_ptr().cast_mut()) }
     }
 
     /// The sum of `exp(x)`, for elements of moderate size.
     #[must_use]
     pub fn exp_sum<T: Float>(x: &[T]) -> f64 {
         // SAFETY: as above.
-        unsafe { ops::limits::exp_sum(x.len(), x.as_ptr().cast_mut()) }
+        unsafe { (ops::compiled().exp_sum)(x.len(), x.as_ptr().cast_mut()) }
     }
 
     /// Copies `x` to `out`.
@@ -83,7 +84,7 @@ pub mod limits {
     pub fn copy<T: Float>(x: &[T], out: &mut [T]) {
         assert_eq!(x.len(), out.len(), "as many elements");
         // SAFETY: both have that length and do not overlap; `x` is only read.
-        unsafe { ops::limits::copy(x.len(), x.as_ptr().cast_mut(), out.as_mut_ptr(), false) }
+        unsafe { (ops::compiled().copy)(x.len(), x.as_ptr().cast_mut(), out.as_mut_ptr(), false) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The operations: check shapes and labels, split the rows over threads, run a kernel. No arithmetic on elements.
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
+mod compiled;
 pub(crate) mod elementwise;
 pub(crate) mod log_loss;
 
@@ -14,7 +15,7 @@ use crate::kernels::logsumexp::{LogSumExp, LogSumExpBackward};
 use crate::kernels::map::Scale;
 #[cfg(feature = "python")]
 use crate::kernels::mse::WeightedDifference;
-use crate::kernels::mse::{CHUNK, Difference, SquaredError};
+use crate::kernels::mse::{CHUNK, Difference, ErrorAndGradient, SquaredError, SumAndWrite};
 use crate::kernels::softmax::{Softmax, SoftmaxBackward};
 use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{self, ClassWeight, SampleWeight};
@@ -28,6 +29,7 @@ use std::ops::Range;
 
 pub(crate) mod evaluation;
 mod grad_hess;
+pub(crate) use compiled::compiled;
 pub use grad_hess::cross_entropy_grad_hess;
 #[cfg(feature = "python")]
 pub(crate) use grad_hess::grad_hess_view;
@@ -480,9 +482,21 @@ impl<T> Shared<T> {
 
 /// Runs `work(start, len)` over pieces of whole [`CHUNK`]s.
 fn flat(len: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+    pieces(len, false, work);
+}
+
+/// [`flat`], the last pieces first: who reads the array next, from its start, finds that in the caches.
+fn flat_backwards(len: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+    pieces(len, true, work);
+}
+
+fn pieces(len: usize, backwards: bool, work: &(dyn Fn(usize, usize) + Sync)) {
     let step = CHUNK * FLAT_CLAIM;
     let chunks = len.div_ceil(step);
-    let piece = |i: usize| work(i * step, step.min(len - i * step));
+    let piece = |i: usize| {
+        let start = step * if backwards { chunks - 1 - i } else { i };
+        work(start, step.min(len - start));
+    };
     if len < SERIAL || chunks <= 1 {
         (0..chunks).for_each(piece);
     } else {
@@ -501,17 +515,38 @@ pub(crate) enum SquaredGrad<T> {
 
 /// The squared error of a chunk; `f64` differences that are very large or small are scaled by a power of two.
 fn squared_error<T: Float>(p: *const T, t: *const T, len: usize) -> Sum {
-    let scaled = |power: i32| {
-        let sum = dispatch(SquaredError::<T::Ops> { p, t, len, factor: ldexp(1.0, power) });
-        (sum, Sum::new(sum, -2 * power))
-    };
-    let ((high, _), plain) = scaled(0);
-    // Below, squares may have lost digits; above, some have overflowed.
-    if size_of::<T>() == 4 || (high > 1e-280 && high < f64::INFINITY) {
-        plain
-    } else {
-        scaled(if high <= 1e-280 { MSE_POWER } else { -MSE_POWER }).1
+    let sum = dispatch(SquaredError::<T::Ops> { p, t, len, factor: 1.0 });
+    if is_in_range::<T>(sum) {
+        return Sum::new(sum, 0);
     }
+    let power = if sum.0 <= 1e-280 { MSE_POWER } else { -MSE_POWER };
+    let sum = dispatch(SquaredError::<T::Ops> { p, t, len, factor: ldexp(1.0, power) });
+    Sum::new(sum, -2 * power)
+}
+
+/// Whether a chunk's sum of squares is right: below, squares may have lost digits; above, some have overflowed.
+fn is_in_range<T: Float>((high, _): (f64, f64)) -> bool {
+    size_of::<T>() == 4 || (high > 1e-280 && high < f64::INFINITY)
+}
+
+/// [`squared_error`]; and the gradient `2 factor (p - t)` to `out`, which may be an operand.
+fn squared_error_and_gradient<T: Float>(
+    p: *const T,
+    t: *const T,
+    len: usize,
+    factor: f64,
+    out: *mut T,
+    stream: bool,
+) -> Sum {
+    // (The sum may have to be computed again, which an operand must outlast.)
+    if size_of::<T>() == 4 || !std::ptr::eq(out, p) && !std::ptr::eq(out, t) {
+        let loss = ErrorAndGradient::<T::Ops> { p, t, factor };
+        let sum = dispatch(SumAndWrite { loss, out, len, stream });
+        return if is_in_range::<T>(sum) { Sum::new(sum, 0) } else { squared_error(p, t, len) };
+    }
+    let sum = squared_error(p, t, len);
+    dispatch(Difference::<T::Ops> { p, t, out, len, factor: Some(factor), stream });
+    sum
 }
 
 /// `sum (p - t)^2`, compensated, without overflow or underflow on the way; and, chunk by chunk, the gradient.
@@ -533,13 +568,14 @@ pub(crate) unsafe fn squared_error_view<T: Float>(
         for i in (start..start + n).step_by(CHUNK) {
             let len = CHUNK.min(start + n - i);
             let (p, t) = (p.at(i).cast_const(), t.at(i).cast_const());
-            let sum = squared_error(p, t, len);
+            let sum = match &grad {
+                None => squared_error(p, t, len),
+                Some((factor, out, stream)) => {
+                    squared_error_and_gradient(p, t, len, *factor, out.at(i), *stream)
+                }
+            };
             // SAFETY: the chunk belongs to this thread alone.
             unsafe { all.set(i / CHUNK, sum) };
-            if let Some((factor, out, stream)) = &grad {
-                let (factor, stream, out) = (Some(*factor), *stream, out.at(i));
-                dispatch(Difference::<T::Ops> { p, t, out, len, factor, stream });
-            }
         }
     });
     sums.total()
@@ -714,7 +750,7 @@ pub fn softmax<T: Float>(x: &[T], shape: Shape, out: &mut [T]) -> Result<(), Err
     wants("x", x.len(), shape.size())?;
     wants("out", out.len(), shape.size())?;
     // SAFETY: both slices have the shape's size and do not overlap.
-    unsafe { softmax_view(shape, input(x, shape), View::contiguous(out.as_mut_ptr(), shape)) };
+    unsafe { (compiled().softmax)(shape, input(x, shape), View::contiguous(out.as_mut_ptr(), shape)) };
     Ok(())
 }
 
@@ -726,7 +762,7 @@ pub fn softmax_in_place<T: Float>(x: &mut [T], shape: Shape) -> Result<(), Error
     wants("x", x.len(), shape.size())?;
     let view = View::contiguous(x.as_mut_ptr(), shape);
     // SAFETY: the slice has the shape's size; input and output are the same view.
-    unsafe { softmax_view(shape, view, view) };
+    unsafe { (compiled().softmax)(shape, view, view) };
     Ok(())
 }
 
@@ -739,7 +775,7 @@ pub fn log_softmax<T: Float>(x: &[T], shape: Shape, out: &mut [T]) -> Result<(),
     wants("x", x.len(), shape.size())?;
     wants("out", out.len(), shape.size())?;
     // SAFETY: both slices have the shape's size and do not overlap.
-    unsafe { log_softmax_view(shape, input(x, shape), View::contiguous(out.as_mut_ptr(), shape)) };
+    unsafe { (compiled().log_softmax)(shape, input(x, shape), View::contiguous(out.as_mut_ptr(), shape)) };
     Ok(())
 }
 
@@ -751,7 +787,7 @@ pub fn log_softmax_in_place<T: Float>(x: &mut [T], shape: Shape) -> Result<(), E
     wants("x", x.len(), shape.size())?;
     let view = View::contiguous(x.as_mut_ptr(), shape);
     // SAFETY: the slice has the shape's size; input and output are the same view.
-    unsafe { log_softmax_view(shape, view, view) };
+    unsafe { (compiled().log_softmax)(shape, view, view) };
     Ok(())
 }
 
@@ -772,7 +808,7 @@ pub fn logsumexp<T: Float>(x: &[T], shape: Shape, out: &mut [T]) -> Result<(), E
     wants("x", x.len(), shape.size())?;
     wants("out", out.len(), shape.batch())?;
     // SAFETY: the slices have the sizes needed and do not overlap.
-    unsafe { logsumexp_view(shape, input(x, shape), View::per_row(out.as_mut_ptr(), shape)) };
+    unsafe { (compiled().logsumexp)(shape, input(x, shape), View::per_row(out.as_mut_ptr(), shape)) };
     Ok(())
 }
 
@@ -786,7 +822,7 @@ pub fn softmax_backward<T: Float>(grad: &[T], y: &[T], shape: Shape, out: &mut [
     wants("out", out.len(), shape.size())?;
     let out = View::contiguous(out.as_mut_ptr(), shape);
     // SAFETY: the slices have the shape's size; `out` does not overlap.
-    unsafe { softmax_backward_view(shape, input(grad, shape), input(y, shape), out) };
+    unsafe { (compiled().softmax_backward)(shape, input(grad, shape), input(y, shape), out) };
     Ok(())
 }
 
@@ -800,7 +836,7 @@ pub fn log_softmax_backward<T: Float>(grad: &[T], y: &[T], shape: Shape, out: &m
     wants("out", out.len(), shape.size())?;
     let out = View::contiguous(out.as_mut_ptr(), shape);
     // SAFETY: the slices have the shape's size; `out` does not overlap.
-    unsafe { log_softmax_backward_view(shape, input(grad, shape), input(y, shape), out) };
+    unsafe { (compiled().log_softmax_backward)(shape, input(grad, shape), input(y, shape), out) };
     Ok(())
 }
 
@@ -823,7 +859,7 @@ pub fn logsumexp_backward<T: Float>(
     let per_row = |a: &[T]| View::per_row(a.as_ptr().cast_mut(), shape);
     let out = View::contiguous(out.as_mut_ptr(), shape);
     // SAFETY: the slices have the sizes needed; `out` does not overlap.
-    unsafe { logsumexp_backward_view(shape, per_row(grad), input(x, shape), per_row(lse), out) };
+    unsafe { (compiled().logsumexp_backward)(shape, per_row(grad), input(x, shape), per_row(lse), out) };
     Ok(())
 }
 
@@ -846,7 +882,7 @@ pub fn cross_entropy<T: Float, L: Label>(
     let labels = labels(classes, shape, ignore);
     // SAFETY: the slices have the sizes needed.
     let loss = unsafe {
-        cross_entropy_view(
+        (compiled().cross_entropy)(
             shape,
             input(logits, shape),
             Targets::Classes(labels),
@@ -889,7 +925,7 @@ pub fn cross_entropy_value_and_grad<T: Float, L: Label>(
     let grad = (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0));
     // SAFETY: the slices have the sizes needed; `grad` does not overlap.
     let loss = unsafe {
-        cross_entropy_view(
+        (compiled().cross_entropy)(
             shape,
             input(logits, shape),
             Targets::Classes(labels),
@@ -919,7 +955,14 @@ pub fn cross_entropy_rows<T: Float, L: Label>(
     let rows = Reduce::Rows(View::per_row(out.as_mut_ptr(), shape));
     // SAFETY: the slices have the sizes needed; `out` does not overlap.
     unsafe {
-        cross_entropy_view(shape, input(logits, shape), Targets::Classes(labels), Options::NONE, &rows, None)
+        (compiled().cross_entropy)(
+            shape,
+            input(logits, shape),
+            Targets::Classes(labels),
+            Options::NONE,
+            &rows,
+            None,
+        )
     }?;
     Ok(())
 }
@@ -940,7 +983,14 @@ pub fn soft_cross_entropy<T: Float>(
     let (x, t) = (input(logits, shape), input(probabilities, shape));
     // SAFETY: the slices have the sizes needed.
     Ok(rounded(unsafe {
-        cross_entropy_view(shape, x, Targets::Probabilities(t), Options::NONE, &Reduce::To(reduction), None)
+        (compiled().cross_entropy)(
+            shape,
+            x,
+            Targets::Probabilities(t),
+            Options::NONE,
+            &Reduce::To(reduction),
+            None,
+        )
     }?))
 }
 
@@ -962,7 +1012,7 @@ pub fn soft_cross_entropy_value_and_grad<T: Float>(
     let grad = (View::contiguous(grad.as_mut_ptr(), shape), GradOutput::Scalar(1.0));
     // SAFETY: the slices have the sizes needed; `grad` does not overlap.
     Ok(rounded(unsafe {
-        cross_entropy_view(
+        (compiled().cross_entropy)(
             shape,
             x,
             Targets::Probabilities(t),
@@ -987,7 +1037,7 @@ pub fn soft_cross_entropy_value_and_grad<T: Float>(
 pub fn mse_loss<T: Float>(pred: &[T], target: &[T], reduction: Reduction) -> Result<T, Error> {
     wants("target", target.len(), pred.len())?;
     // SAFETY: both slices have that length.
-    let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), None, false) };
+    let sum = unsafe { (compiled().squared_error)(pred.len(), pred.as_ptr(), target.as_ptr(), None, false) };
     Ok(rounded(sum.reduced(reduction, pred.len())))
 }
 
@@ -1006,7 +1056,7 @@ pub fn mse_loss_value_and_grad<T: Float>(
     let factor = if reduction == Reduction::Mean { 1.0 / pred.len() as f64 } else { 1.0 };
     let grad = Some((factor, grad.as_mut_ptr()));
     // SAFETY: all slices have that length; `grad` does not overlap.
-    let sum = unsafe { squared_error_view(pred.len(), pred.as_ptr(), target.as_ptr(), grad, false) };
+    let sum = unsafe { (compiled().squared_error)(pred.len(), pred.as_ptr(), target.as_ptr(), grad, false) };
     Ok(rounded(sum.reduced(reduction, pred.len())))
 }
 
@@ -1032,7 +1082,7 @@ pub fn classification_error<T: Float, L: Label>(
     wants("classes", classes.len(), shape.batch())?;
     let labels = labels(classes, shape, ignore);
     // SAFETY: the slices have the sizes needed.
-    unsafe { classification_error_view(shape, input(scores, shape), labels, None, reduction, None) }
+    unsafe { (compiled().classification_error)(shape, input(scores, shape), labels, None, reduction, None) }
 }
 
 /// Rounds a result; NaN becomes the canonical one.

@@ -842,10 +842,16 @@ impl<T: Float> Call<'_, T> {
         (evenly && (frame.columns || view.len == 1)).then(|| (view.row(frame.row, inner), step))
     }
 
-    /// Where the results of a block go if that needs no copy. (To find the rows that are NaN, results past the caches
-    /// would have to come back.)
+    /// Where the results of a block go if that needs no copy.
     fn direct(&self, frame: &Frame) -> Option<(*mut T, isize)> {
-        self.out.as_ref().filter(|_| !self.stream).and_then(|out| self.in_place(out, frame))
+        // (What was written past the caches would have to come back to be filled under a mask.)
+        let stays = self.stream && (frame.columns || self.mask.is_some_and(|mask| mask.every));
+        self.out.as_ref().filter(|_| !stays).and_then(|out| self.in_place(out, frame))
+    }
+
+    /// Whether the kernels' results per row are of use: to someone, or to find the rows that are NaN without reading them.
+    fn keeps_results(&self) -> bool {
+        !matches!(self.results, Results::As(PerRow::Nothing)) || self.stream && self.mask.is_some()
     }
 
     /// Computes the rows of a chunk.
@@ -861,7 +867,7 @@ impl<T: Float> Call<'_, T> {
     ) {
         let (shape, most) = (self.shape, self.block_rows());
         let inner = shape.inner;
-        let keeps = !matches!(self.results, Results::As(PerRow::Nothing));
+        let keeps = self.keeps_results();
         let results: *mut f64 = if keeps { scratch.results[0].get(rows.len()) } else { std::ptr::null_mut() };
         let mut row = rows.start;
         while row < rows.end {
@@ -960,13 +966,16 @@ impl<T: Float> Call<'_, T> {
             x: [views[0], views[self.x.len() - 1]],
             out: frame.view(out, out_step),
             per_row: wide.map_or(PerRow::Nothing, |wide| PerRow::Wide(per_row(wide, row))),
-            stream: false,
+            stream: self.stream && direct.is_some(),
         };
         let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
         let ahead = next as isize / size_of::<T>() as isize;
         let counts = per_row(counts, row);
         let bytes = mask.unwrap_or(per_row(std::ptr::null_mut(), 0));
         run(&plan, row..row + n, &Block { rows: per_rows, counts, mask: bytes, ahead });
+        // SAFETY: the kernel has written a result for each row. (Where that is finite, so are the row's.)
+        let is_finite = |wide: *mut f64, i: usize| unsafe { wide.add(i).read().is_finite() };
+        let unsure = mask.is_some() && wide.is_none_or(|wide| !(0..n).all(|i| is_finite(wide, i)));
         if let (Some(Mask { empty: Some(empty), .. }), Some(wide)) = (&self.mask, wide) {
             for i in 0..n {
                 // SAFETY: the kernel has written a result for each row; the mask is of the call's shape.
@@ -983,7 +992,7 @@ impl<T: Float> Call<'_, T> {
             let step = if columns { 1 } else { out_step };
             // SAFETY: the first result of each row.
             let is_nan = |i: usize| unsafe { T::Ops::to_f64(out.offset(i as isize * step).read()).is_nan() };
-            if *every || (0..n).any(is_nan) {
+            if *every || unsure && (0..n).any(is_nan) {
                 frame.fill(out, out_step, mask, *fill);
             }
         }

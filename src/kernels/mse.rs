@@ -31,18 +31,146 @@ impl<E: Element> Task for SquaredError<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let SquaredError { p, t, len, factor } = self;
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        for i in (0..self.len).step_by(E::WIDTH) {
-            let n = (self.len - i).min(E::WIDTH);
-            for x in [self.p, self.t] {
-                prefetch(x.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
-            }
+        let mut i = 0;
+        while factor == 1.0 && i + E::WIDTH <= len {
+            // SAFETY: a vector remains.
+            acc = unsafe {
+                prefetch_all::<E, 2>([p, t], i);
+                E::accumulate_square_from(s, acc, p.add(i), t.add(i))
+            };
+            i += E::WIDTH;
+        }
+        for i in (i..len).step_by(E::WIDTH) {
+            let n = (len - i).min(E::WIDTH);
             // SAFETY: `n` elements remain.
-            let (p, t) =
-                unsafe { (map::load::<E, S>(s, self.p.add(i), n), map::load::<E, S>(s, self.t.add(i), n)) };
-            acc = E::accumulate_square(s, acc, p, t, self.factor);
+            let (p, t) = unsafe { (map::load::<E, S>(s, p.add(i), n), map::load::<E, S>(s, t.add(i), n)) };
+            acc = E::accumulate_square(s, acc, p, t, factor);
         }
         E::reduce(s, acc)
+    }
+}
+
+/// Asks for what operands have [`AHEAD_BYTES`] behind element `i`.
+#[inline(always)]
+fn prefetch_all<E: Element, const N: usize>(operands: [*const E::T; N], i: usize) {
+    for x in operands {
+        prefetch(x.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
+    }
+}
+
+/// A loss and its gradient in one pass, each with the bits that it has alone.
+pub(crate) trait LossAndGradient<E: Element> {
+    /// `acc` plus the losses at `i..i + n`, and their gradients; `n <= WIDTH`.
+    ///
+    /// # Safety
+    /// The operands are valid for reading at `i..i + n`.
+    unsafe fn at<S: Simd>(&self, s: S, acc: Acc<S>, i: usize, n: usize) -> (Acc<S>, E::V<S>);
+}
+
+/// The sum of the losses of a chunk as `(high, low)`, with the gradients to `out`, which may be the very memory of an
+/// operand.
+pub(crate) struct SumAndWrite<E: Element, L> {
+    pub(crate) loss: L,
+    pub(crate) out: *mut E::T,
+    pub(crate) len: usize,
+    pub(crate) stream: bool,
+}
+
+/// Elements that are written past the caches together.
+const PIECE: usize = 1024;
+
+/// A copy.
+struct Copied<E: Element>(*const E::T);
+
+impl<E: Element> Map<E> for Copied<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { map::load::<E, S>(s, self.0.add(i), n) }
+    }
+}
+
+impl<E: Element, L: LossAndGradient<E>> SumAndWrite<E, L> {
+    /// Computes `n` elements from `start` on, their gradients to `to`.
+    ///
+    /// # Safety
+    /// The operands have them, and `to` has room.
+    #[inline(always)]
+    unsafe fn piece<S: Simd>(&self, s: S, mut acc: Acc<S>, start: usize, n: usize, to: *mut E::T) -> Acc<S> {
+        let mut i = 0;
+        while i + E::WIDTH <= n {
+            if !self.stream {
+                prefetch(to.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES).cast_const());
+            }
+            // SAFETY: a vector remains.
+            unsafe {
+                let (sums, y) = self.loss.at(s, acc, start + i, E::WIDTH);
+                acc = sums;
+                E::store(s, E::canonical(s, y), to.add(i));
+            }
+            i += E::WIDTH;
+        }
+        if i < n {
+            // SAFETY: `n - i` elements remain.
+            unsafe {
+                let (sums, y) = self.loss.at(s, acc, start + i, n - i);
+                acc = sums;
+                E::store_first(s, E::canonical(s, y), to.add(i), n - i);
+            }
+        }
+        acc
+    }
+}
+
+impl<E: Element, L: LossAndGradient<E>> Task for SumAndWrite<E, L> {
+    type Out = (f64, f64);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+        if self.stream {
+            let mut piece = [E::ZERO; PIECE];
+            let to = piece.as_mut_ptr();
+            for start in (0..self.len).step_by(PIECE) {
+                let n = (self.len - start).min(PIECE);
+                // SAFETY: the operands and the output hold `len` elements, the piece has room for `n`.
+                unsafe {
+                    acc = self.piece(s, acc, start, n, to);
+                    map::write_row(s, &Copied::<E>(to), self.out.add(start), n, true);
+                }
+            }
+            s.fence();
+        } else {
+            // SAFETY: as above.
+            acc = unsafe { self.piece(s, acc, 0, self.len, self.out) };
+        }
+        E::reduce(s, acc)
+    }
+}
+
+/// [`SquaredError`] and [`Difference`].
+pub(crate) struct ErrorAndGradient<E: Element> {
+    pub(crate) p: *const E::T,
+    pub(crate) t: *const E::T,
+    /// Of the gradient.
+    pub(crate) factor: f64,
+}
+
+impl<E: Element> LossAndGradient<E> for ErrorAndGradient<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, acc: Acc<S>, i: usize, n: usize) -> (Acc<S>, E::V<S>) {
+        let &ErrorAndGradient { p, t, factor } = self;
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == E::WIDTH {
+                prefetch_all::<E, 2>([p, t], i);
+                return E::square_and_gradient_from(s, acc, p.add(i), t.add(i), factor);
+            }
+            let (p, t) = (map::load::<E, S>(s, p.add(i), n), map::load::<E, S>(s, t.add(i), n));
+            (E::accumulate_square(s, acc, p, t, 1.0), E::square_gradient(s, p, t, factor))
+        }
     }
 }
 
@@ -180,6 +308,29 @@ impl<E: Element, S: Simd> Weighed<E, S> {
         }
     }
 
+    /// With 0 for what has the weight 0.
+    #[inline(always)]
+    fn counted(self, s: S) -> Self {
+        let (weight, zero) = (self.weight, E::splat(s, E::ZERO));
+        let p = skip_zero::<E, S>(s, weight, zero, self.p);
+        let t = skip_zero::<E, S>(s, weight, zero, self.t);
+        Weighed { p, t, weight }
+    }
+
+    /// `acc + w d^2`.
+    #[inline(always)]
+    fn add_square(&self, s: S, acc: Acc<S>, d: Acc<S>) -> Acc<S> {
+        E::merge(s, acc, E::product(s, E::product(s, E::wide(s, self.weight), d), d))
+    }
+
+    /// `2 w d factor` as wide numbers, with `w factor`.
+    #[inline(always)]
+    fn slope(&self, s: S, d: Acc<S>, factor: Acc<S>) -> [Acc<S>; 2] {
+        let weight = E::product(s, E::wide(s, self.weight), factor);
+        let half = E::product(s, weight, d);
+        [E::merge(s, half, half), weight]
+    }
+
     /// Bit `i` is set where weight and difference are neither 0 nor NaN.
     #[inline(always)]
     fn counts(&self, s: S) -> u32 {
@@ -250,18 +401,12 @@ impl<E: Element> Task for WeightedError<E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        let zero = E::splat(s, E::ZERO);
         for i in (0..self.len).step_by(E::WIDTH) {
             let n = (self.len - i).min(E::WIDTH);
-            for x in [self.of.p, self.of.t] {
-                prefetch(x.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
-            }
+            prefetch_all::<E, 3>([self.of.p, self.of.t, self.of.weight], i);
             // SAFETY: `n` elements remain.
-            let Weighed { p, t, weight } = unsafe { self.of.at(s, i, n) };
-            let p = skip_zero::<E, S>(s, weight, zero, p);
-            let t = skip_zero::<E, S>(s, weight, zero, t);
-            let d = Weighed::<E, S> { p, t, weight }.difference(s);
-            acc = E::merge(s, acc, E::product(s, E::product(s, E::wide(s, weight), d), d));
+            let operands = unsafe { self.of.at(s, i, n) }.counted(s);
+            acc = operands.add_square(s, acc, operands.difference(s));
         }
         E::reduce(s, acc)
     }
@@ -327,10 +472,7 @@ impl<E: Element> Map<E> for WeightedGradient<E> {
         let operands = unsafe { self.of.at(s, i, n) };
         // SAFETY: the caller's promise.
         let factor = unsafe { map::wide_factor::<E, S>(s, self.factor, self.factors, i, n) };
-        let d = operands.difference(s);
-        let weight = E::product(s, E::wide(s, operands.weight), factor);
-        let half = E::product(s, weight, d);
-        let slope = E::merge(s, half, half);
+        let [slope, weight] = operands.slope(s, operands.difference(s), factor);
         let mut y = E::value(s, slope);
         if E::COMPENSATED {
             let outside = map::out_of_range::<E, S>(s, weight) | map::out_of_range::<E, S>(s, slope);
@@ -340,5 +482,25 @@ impl<E: Element> Map<E> for WeightedGradient<E> {
             }
         }
         E::canonical(s, map::zero_where::<E, S>(s, operands.weight, y))
+    }
+}
+
+/// [`WeightedError`] and [`WeightedGradient`] with one factor, for `f32`, of which nothing leaves the range of `f64`.
+pub(crate) struct WeightedErrorAndGradient<E: Element> {
+    pub(crate) of: Weighing<E>,
+    pub(crate) factor: f64,
+}
+
+impl<E: Element> LossAndGradient<E> for WeightedErrorAndGradient<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, acc: Acc<S>, i: usize, n: usize) -> (Acc<S>, E::V<S>) {
+        debug_assert!(!E::COMPENSATED);
+        prefetch_all::<E, 3>([self.of.p, self.of.t, self.of.weight], i);
+        // SAFETY: the caller's promise.
+        let operands = unsafe { self.of.at(s, i, n) }.counted(s);
+        let d = operands.difference(s);
+        let [slope, _] = operands.slope(s, d, [Double::splat(s, self.factor); 2]);
+        let y = map::zero_where::<E, S>(s, operands.weight, E::value(s, slope));
+        (operands.add_square(s, acc, d), y)
     }
 }

@@ -9,14 +9,14 @@
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::exact::{add_pairs, value};
-use crate::float::{Acc, Double, Element, Float, load64, mul_pairs_v, or_v, store64, two_sum_v};
+use crate::float::{Double, Element, Float, load64, mul_pairs_v, or_v, store64, two_sum_v};
 use crate::kernels::logsumexp::{group_logs, special_max};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Scale, product_of};
 use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes, tile_max};
 use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, GROUP, Kernel, Rows};
 use crate::math::TWO_64;
-use crate::simd::{Simd, Task};
+use crate::simd::{Simd, Task, prefetch};
 
 /// The loss of each row; the operands are `(x, t)`. With the gradient when `GRAD`.
 pub(crate) struct SoftCrossEntropy<T, const GRAD: bool> {
@@ -29,6 +29,8 @@ struct Weighted<E: Element> {
     t: *const E::T,
     max: E::T,
     len: usize,
+    /// How many elements ahead to prefetch of `t`.
+    ahead: isize,
 }
 
 impl<E: Element> Task for Weighted<E> {
@@ -36,18 +38,34 @@ impl<E: Element> Task for Weighted<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [(f64, f64); 2] {
-        let mut weighted: Acc<S> = [Double::splat(s, 0.0); 2];
-        let mut total = weighted;
+        let sums = self.sums::<S, false>(s);
+        // 0 times infinity, which counts as 0, unless there is a NaN among the labels.
+        if sums[0].0.is_nan() || sums[0].1.is_nan() { self.sums::<S, true>(s) } else { sums }
+    }
+}
+
+impl<E: Element> Weighted<E> {
+    /// The sums; without `SKIP` a label of 0 is an ordinary factor.
+    #[inline(always)]
+    fn sums<S: Simd, const SKIP: bool>(&self, s: S) -> [(f64, f64); 2] {
+        let &Weighted { x, t, len, ahead, .. } = self;
+        let mut sums = [[Double::splat(s, 0.0); 2]; 2];
         let max = E::splat(s, self.max);
-        for i in (0..self.len).step_by(E::WIDTH) {
-            let n = (self.len - i).min(E::WIDTH);
-            // SAFETY: `n` elements remain.
-            let (x, t) =
-                unsafe { (map::load::<E, S>(s, self.x.add(i), n), map::load::<E, S>(s, self.t.add(i), n)) };
-            weighted = E::accumulate_weighted(s, weighted, t, max, x);
-            total = E::accumulate(s, total, t);
+        let mut i = 0;
+        while !SKIP && i + E::WIDTH <= len {
+            prefetch(t.wrapping_add(i).wrapping_offset(ahead));
+            // SAFETY: a vector remains.
+            sums = unsafe { E::accumulate_weighted_from(s, sums, t.add(i), max, x.add(i)) };
+            i += E::WIDTH;
         }
-        [E::reduce(s, weighted), E::reduce(s, total)]
+        for i in (i..len).step_by(E::WIDTH) {
+            let n = (len - i).min(E::WIDTH);
+            // SAFETY: `n` elements remain.
+            let (x, t) = unsafe { (map::load::<E, S>(s, x.add(i), n), map::load::<E, S>(s, t.add(i), n)) };
+            sums[0] = E::accumulate_weighted(s, sums[0], t, max, x);
+            sums[1] = E::accumulate(s, sums[1], t);
+        }
+        [E::reduce(s, sums[0]), E::reduce(s, sums[1])]
     }
 }
 
@@ -202,7 +220,8 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         for i in 0..rows.n {
             if special >> i & 1 == 0 {
                 let (x, t, max) = (rows.x(0, i), rows.x(1, i), group.max[i]);
-                let [weighted, total] = s.call(Weighted::<T::Ops> { x, t, max, len: rows.len });
+                let [weighted, total] =
+                    s.call(Weighted::<T::Ops> { x, t, max, len: rows.len, ahead: rows.ahead });
                 (sums.weighted[0][i], sums.weighted[1][i]) = weighted;
                 (sums.total[0][i], sums.total[1][i]) = total;
             }

@@ -157,14 +157,20 @@ impl<E: Element> Task for Dot<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
+        let Dot { a, b, len, ahead } = self;
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        for i in (0..self.len).step_by(E::WIDTH) {
-            let n = (self.len - i).min(E::WIDTH);
-            prefetch(self.a.wrapping_add(i).wrapping_offset(self.ahead));
-            prefetch(self.b.wrapping_add(i).wrapping_offset(self.ahead));
-            // SAFETY: `n` elements remain.
+        let mut i = 0;
+        while i + E::WIDTH <= len {
+            prefetch(a.wrapping_add(i).wrapping_offset(ahead));
+            prefetch(b.wrapping_add(i).wrapping_offset(ahead));
+            // SAFETY: a vector remains.
+            acc = unsafe { E::accumulate_product_from(s, acc, a.add(i), b.add(i)) };
+            i += E::WIDTH;
+        }
+        if i < len {
+            // SAFETY: `len - i` elements remain.
             let (a, b) =
-                unsafe { (map::load::<E, S>(s, self.a.add(i), n), map::load::<E, S>(s, self.b.add(i), n)) };
+                unsafe { (map::load::<E, S>(s, a.add(i), len - i), map::load::<E, S>(s, b.add(i), len - i)) };
             acc = E::accumulate_product(s, acc, a, b);
         }
         value(E::reduce(s, acc))

@@ -1,14 +1,15 @@
 //! Losses of flat arrays, element by element, with weights that repeat along them or not: split over threads in
 //! chunks of fixed size.
 
-use super::{Shared, flat, rounded, streams_flat, wants};
+use super::{Shared, compiled, flat, flat_backwards, rounded, streams_flat, wants};
 use crate::error::Error;
 use crate::float::{Element, Float};
 use crate::kernels::binary_cross_entropy::{Logistic, LossGradient, LossSum, Losses};
 use crate::kernels::labels::LabelType;
 use crate::kernels::map::{Map, Write};
 use crate::kernels::mse::{
-    CHUNK, Weighing, WeightedError, WeightedGradient, WeightedSquares, weighted_error_of_any_size,
+    CHUNK, SumAndWrite, Weighing, WeightedError, WeightedErrorAndGradient, WeightedGradient, WeightedSquares,
+    weighted_error_of_any_size,
 };
 use crate::kernels::total::Total;
 use crate::simd::dispatch;
@@ -51,16 +52,21 @@ impl<T: Float> Cycle<T> {
 
     /// The sum over `len` elements.
     pub(super) fn sum(&self, len: usize) -> Sum {
-        summed(len, &|start, len, memory: &mut Memory<T>| {
-            let x = self.part(start, len, &mut memory.first);
-            let sum = dispatch(Total::<T::Ops> { x, len });
-            if size_of::<T>() == 4 || sum.0.is_finite() {
-                return Sum::new(sum, 0);
-            }
-            // SAFETY: `part` gives as many numbers.
-            let x = unsafe { std::slice::from_raw_parts(x, len) };
-            Sum::of_large(&x.iter().map(|&x| T::Ops::to_f64(x)).collect::<Vec<_>>())
+        summed(len, flat_backwards, &|start, len, memory: &mut Memory<T>| {
+            self.part_sum(start, len, &mut memory.first)
         })
+    }
+
+    /// The sum over `start..start + len`.
+    fn part_sum(&self, start: usize, len: usize, memory: &mut Vec<T>) -> Sum {
+        let x = self.part(start, len, memory);
+        let sum = dispatch(Total::<T::Ops> { x, len });
+        if size_of::<T>() == 4 || sum.0.is_finite() {
+            return Sum::new(sum, 0);
+        }
+        // SAFETY: `part` gives as many numbers.
+        let x = unsafe { std::slice::from_raw_parts(x, len) };
+        Sum::of_large(&x.iter().map(|&x| T::Ops::to_f64(x)).collect::<Vec<_>>())
     }
 }
 
@@ -88,9 +94,12 @@ pub(crate) struct Memory<T> {
     third: Vec<T>,
 }
 
+/// A way over all elements: [`flat`] or [`flat_backwards`].
+type Way = fn(usize, &(dyn Fn(usize, usize) + Sync));
+
 /// Runs `work(start, len, memory)` over all chunks.
-fn chunks<T: Float>(len: usize, work: &(dyn Fn(usize, usize, &mut Memory<T>) + Sync)) {
-    flat(len, &|start, n| {
+fn chunks<T: Float>(len: usize, way: Way, work: &(dyn Fn(usize, usize, &mut Memory<T>) + Sync)) {
+    way(len, &|start, n| {
         let mut memory = Memory::default();
         for i in (start..start + n).step_by(CHUNK) {
             work(i, CHUNK.min(start + n - i), &mut memory);
@@ -98,11 +107,11 @@ fn chunks<T: Float>(len: usize, work: &(dyn Fn(usize, usize, &mut Memory<T>) + S
     });
 }
 
-/// The sum of a function of every chunk, in their order.
-fn summed<T: Float>(len: usize, sum: &(dyn Fn(usize, usize, &mut Memory<T>) -> Sum + Sync)) -> Sum {
+/// The sum of a function of every chunk, in their order whatever the way.
+fn summed<T: Float>(len: usize, way: Way, sum: &(dyn Fn(usize, usize, &mut Memory<T>) -> Sum + Sync)) -> Sum {
     let sums = Sums::new(len.div_ceil(CHUNK));
     let all = &sums;
-    chunks(len, &|start, n, memory| {
+    chunks(len, way, &|start, n, memory| {
         let sum = sum(start, n, memory);
         // SAFETY: the chunk belongs to this thread alone.
         unsafe { all.set(start / CHUNK, sum) };
@@ -151,14 +160,24 @@ impl<T: Float> Out<T> {
 pub(crate) trait ElementLoss<T: Float>: Sync {
     fn len(&self) -> usize;
     fn operands(&self) -> [*const T; 2];
-    /// What the mean divides by.
-    fn divisor(&self) -> Sum;
+    /// What the mean divides by the sum of, unless it is the number of elements.
+    fn weights(&self) -> Option<Cycle<T>>;
     /// The sum of `len` losses from `start` on.
     fn sum(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Sum;
     /// The losses from `start` on.
     fn write(&self, start: usize, memory: &mut Memory<T>, out: Out<T>);
     /// Their gradient.
     fn write_gradient(&self, start: usize, memory: &mut Memory<T>, incoming: Incoming<T>, out: Out<T>);
+    /// Both the sum, and the gradient times one number, in one pass, where that is possible.
+    fn sum_with_gradient(
+        &self,
+        _start: usize,
+        _memory: &mut Memory<T>,
+        _factor: (f64, f64),
+        _out: Out<T>,
+    ) -> Option<Sum> {
+        None
+    }
 }
 
 /// `w (p - t)^2`
@@ -189,8 +208,8 @@ impl<T: Float> ElementLoss<T> for SquaredLoss<T> {
     fn operands(&self) -> [*const T; 2] {
         [self.p, self.t]
     }
-    fn divisor(&self) -> Sum {
-        self.weight.sum(self.len)
+    fn weights(&self) -> Option<Cycle<T>> {
+        Some(self.weight)
     }
     fn sum(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Sum {
         let of = self.at(start, len, memory);
@@ -207,6 +226,18 @@ impl<T: Float> ElementLoss<T> for SquaredLoss<T> {
     fn write_gradient(&self, start: usize, memory: &mut Memory<T>, incoming: Incoming<T>, out: Out<T>) {
         let (factor, factors) = incoming.at(start);
         out.write(WeightedGradient { of: self.at(start, out.len, memory), factor, factors });
+    }
+    fn sum_with_gradient(
+        &self,
+        start: usize,
+        memory: &mut Memory<T>,
+        (factor, _): (f64, f64),
+        Out { to: out, len, stream }: Out<T>,
+    ) -> Option<Sum> {
+        (size_of::<T>() == 4).then(|| {
+            let loss = WeightedErrorAndGradient { of: self.at(start, len, memory), factor };
+            Sum::new(dispatch(SumAndWrite { loss, out, len, stream }), 0)
+        })
     }
 }
 
@@ -290,8 +321,8 @@ impl<T: Float> ElementLoss<T> for BinaryLoss<T> {
             Targets::Integers(..) => [self.x; 2],
         }
     }
-    fn divisor(&self) -> Sum {
-        Sum::new((self.len as f64, 0.0), 0)
+    fn weights(&self) -> Option<Cycle<T>> {
+        None
     }
     fn sum(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Sum {
         let of = self.at(start, len, memory);
@@ -336,32 +367,48 @@ pub(crate) unsafe fn reduced_loss<T: Float>(
     grad: Option<(f64, *mut T)>,
     fresh: bool,
 ) -> f64 {
-    let divisor = match reduction {
-        Reduction::Mean => loss.divisor(),
-        Reduction::Sum => Sum::new((1.0, 0.0), 0),
+    let divisor = match (reduction, loss.weights()) {
+        (Reduction::Mean, Some(weights)) if grad.is_none() => return weighted_mean(loss, weights),
+        (Reduction::Mean, Some(weights)) => weights.sum(loss.len()),
+        (Reduction::Mean, None) => Sum::new((loss.len() as f64, 0.0), 0),
+        (Reduction::Sum, _) => Sum::new((1.0, 0.0), 0),
     };
-    let factor = |g: f64| Incoming::One(Sum::new((g, 0.0), 0).over(divisor).pair());
     let grad = grad.map(|(g, out)| {
         (
-            factor(g),
+            Sum::new((g, 0.0), 0).over(divisor).pair(),
             Shared(out),
             streams_flat(loss.len(), out, loss.operands().map(<*const T>::cast_mut), fresh),
         )
     });
-    let total = summed(loss.len(), &|start, len, memory| {
-        let sum = loss.sum(start, len, memory);
-        if let Some((incoming, out, stream)) = &grad {
-            let out = Out { to: out.at(start), len, stream: *stream };
-            if divisor.is_zero() {
-                // SAFETY: the chunk belongs to this thread alone; zero bytes are zeros.
-                unsafe { out.to.write_bytes(0, len) };
-            } else {
-                loss.write_gradient(start, memory, *incoming, out);
-            }
+    let total = summed(loss.len(), flat, &|start, len, memory| {
+        let Some((factor, out, stream)) = &grad else { return loss.sum(start, len, memory) };
+        let out = Out { to: out.at(start), len, stream: *stream };
+        if divisor.is_zero() {
+            let sum = loss.sum(start, len, memory);
+            // SAFETY: the chunk belongs to this thread alone; zero bytes are zeros.
+            unsafe { out.to.write_bytes(0, len) };
+            return sum;
         }
-        sum
+        loss.sum_with_gradient(start, memory, *factor, out).unwrap_or_else(|| {
+            let sum = loss.sum(start, len, memory);
+            loss.write_gradient(start, memory, Incoming::One(*factor), out);
+            sum
+        })
     });
     total.over(divisor).rounded()
+}
+
+/// The sum of the losses by that of their weights, in one pass.
+fn weighted_mean<T: Float>(loss: &dyn ElementLoss<T>, weights: Cycle<T>) -> f64 {
+    let divisors = Sums::new(loss.len().div_ceil(CHUNK));
+    let all = &divisors;
+    let total = summed(loss.len(), flat, &|start, len, memory| {
+        let sum = loss.sum(start, len, memory);
+        // SAFETY: the chunk belongs to this thread alone.
+        unsafe { all.set(start / CHUNK, weights.part_sum(start, len, &mut memory.first)) };
+        sum
+    });
+    total.over(divisors.total()).rounded()
 }
 
 /// The losses, and then the gradient, elementwise.
@@ -380,7 +427,7 @@ pub(crate) unsafe fn elementwise_loss<T: Float>(
     };
     let (losses, stream_losses) = stream(out);
     let grad = grad.map(|(incoming, out, fresh)| (incoming, stream((out, fresh))));
-    chunks(loss.len(), &|start, len, memory| {
+    chunks(loss.len(), flat, &|start, len, memory| {
         loss.write(start, memory, Out { to: losses.at(start), len, stream: stream_losses });
         if let Some((incoming, (out, stream))) = &grad {
             loss.write_gradient(start, memory, *incoming, Out { to: out.at(start), len, stream: *stream });
@@ -425,7 +472,9 @@ pub fn mse_loss_weighted<T: Float>(
     wants("target", target.len(), len)?;
     let weight = cycle("weight", weight, len)?;
     let loss = SquaredLoss { len, p: pred.as_ptr(), t: target.as_ptr(), weight };
-    reduced_slice(&loss, reduction, grad)
+    let grad = gradient(len, grad)?;
+    // SAFETY: the slices have that length; `grad` does not overlap.
+    Ok(rounded(unsafe { (compiled().squared_loss)(&loss, reduction, grad, false) }))
 }
 
 /// Binary cross-entropy of logits, the mean or sum of
@@ -459,18 +508,15 @@ pub fn binary_cross_entropy_with_logits<T: Float>(
     let weight = weight.map(|numbers| cycle("weight", numbers, len)).transpose()?;
     let loss =
         BinaryLoss { len, x: logits.as_ptr(), t: Targets::Floats(targets.as_ptr()), pos_weight, weight };
-    reduced_slice(&loss, reduction, grad)
+    let grad = gradient(len, grad)?;
+    // SAFETY: the slices have that length; `grad` does not overlap.
+    Ok(rounded(unsafe { (compiled().binary_loss)(&loss, reduction, grad, false) }))
 }
 
-fn reduced_slice<T: Float>(
-    loss: &dyn ElementLoss<T>,
-    reduction: Reduction,
-    grad: Option<&mut [T]>,
-) -> Result<T, Error> {
+/// A gradient's memory with the incoming gradient of 1.
+fn gradient<T>(len: usize, grad: Option<&mut [T]>) -> Result<Option<(f64, *mut T)>, Error> {
     if let Some(grad) = &grad {
-        wants("grad", grad.len(), loss.len())?;
+        wants("grad", grad.len(), len)?;
     }
-    let grad = grad.map(|grad| (1.0, grad.as_mut_ptr()));
-    // SAFETY: the slices have the loss's length; `grad` does not overlap.
-    Ok(rounded(unsafe { reduced_loss(loss, reduction, grad, false) }))
+    Ok(grad.map(|grad| (1.0, grad.as_mut_ptr())))
 }

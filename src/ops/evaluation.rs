@@ -1,6 +1,6 @@
 //! Evaluation of a classifier or a language model: log-probabilities of labels, the best classes.
 
-use super::{Label, Labels, PerRow, Plan, View, input, labels, run, wants};
+use super::{Label, Labels, PerRow, Plan, View, compiled, input, labels, run, wants};
 use crate::error::Error;
 use crate::float::Float;
 use crate::kernels::temperature::Temperature;
@@ -78,7 +78,16 @@ pub fn token_logprobs<T: Float, L: Label>(
     let logprobs = View::per_row(logprobs.as_mut_ptr(), shape);
     let is_argmax = View::per_row(is_argmax.as_mut_ptr().cast::<u8>(), shape);
     // SAFETY: the slices have the sizes needed and do not overlap; 0 and 1 are the bits of `bool`.
-    unsafe { token_logprobs_view(shape, input(logits, shape), labels, Temperature::One, logprobs, is_argmax) }
+    unsafe {
+        (compiled().token_logprobs)(
+            shape,
+            input(logits, shape),
+            labels,
+            Temperature::One,
+            logprobs,
+            is_argmax,
+        )
+    }
 }
 
 /// The `k` largest log-probabilities of each row, best first, and their classes, of equal logits the lowest first,
@@ -112,6 +121,6 @@ pub fn top_k_logprobs<T: Float>(
     let values = View::contiguous(values.as_mut_ptr(), results);
     let indices = View::contiguous(indices.as_mut_ptr(), results);
     // SAFETY: the slices have the sizes needed and do not overlap.
-    unsafe { top_k_logprobs_view(shape, k, input(logits, shape), Temperature::One, values, indices) };
+    unsafe { (compiled().top_k_logprobs)(shape, k, input(logits, shape), Temperature::One, values, indices) };
     Ok(())
 }

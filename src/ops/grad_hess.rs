@@ -1,7 +1,7 @@
 //! Gradient and diagonal Hessian of cross-entropy: labels checked, rows split over threads.
 #![expect(unsafe_code, reason = "safe functions over slices call the walks over views")]
 
-use super::{Label, SERIAL, STREAM_BYTES, input, labels, wants};
+use super::{Label, SERIAL, STREAM_BYTES, compiled, input, labels, wants};
 use crate::error::Error;
 use crate::float::Float;
 use crate::kernels::grad_hess::{Chunk, GradHess, Hessian, Results, Weights};
@@ -106,5 +106,5 @@ pub fn cross_entropy_grad_hess<T: Float, L: Label>(
         stream: false,
     };
     // SAFETY: the slices have the sizes needed; the results do not overlap.
-    unsafe { grad_hess_view(call) }
+    unsafe { (compiled().cross_entropy_grad_hess)(call) }
 }

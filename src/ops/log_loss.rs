@@ -2,7 +2,7 @@
 
 use super::Label;
 use super::elementwise::Cycle;
-use super::{GradOutput, Reduce, SERIAL, Shared, flat, input, labels, rounded, wants};
+use super::{GradOutput, Reduce, SERIAL, Shared, compiled, flat, input, labels, rounded, wants};
 use crate::error::Error;
 use crate::exact::{mul_pairs, value};
 use crate::float::{Element, Float};
@@ -438,7 +438,7 @@ pub fn log_loss<T: Float, L: Label>(
     let grad = grad.map(|grad| (view(grad.as_mut_ptr()), GradOutput::Scalar(1.0)));
     let (x, reduce) = (SharedView(input(probs, shape)), Reduce::To(reduction));
     // SAFETY: the slices have the sizes needed; `grad` does not overlap.
-    let loss = unsafe { log_loss_view(shape, x, labels, None, &reduce, grad) }?;
+    let loss = unsafe { (compiled().log_loss)(shape, x, labels, None, &reduce, grad) }?;
     Ok(rounded(loss))
 }
 
@@ -465,6 +465,6 @@ pub fn soft_log_loss<T: Float>(
     let grad = grad.map(|grad| (view(grad.as_mut_ptr()), GradOutput::Scalar(1.0)));
     let operands = [probs, probabilities].map(|slice| SharedView(input(slice, shape)));
     // SAFETY: the slices have that size; `grad` does not overlap.
-    let loss = unsafe { soft_log_loss_view(shape, operands, None, &reduce, grad) };
+    let loss = unsafe { (compiled().soft_log_loss)(shape, operands, None, &reduce, grad) };
     Ok(rounded(loss))
 }

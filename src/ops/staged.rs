@@ -8,7 +8,7 @@ pub(crate) mod weighted;
 
 use super::{
     FLAT_CLAIM, GradOutput, HUGE_PAGE, Normal, Options, Reduce, SERIAL, STREAM_BYTES, flat, reduced_error,
-    squared_error, touch_pages,
+    squared_error, squared_error_and_gradient, touch_pages,
 };
 use crate::error::Error;
 use crate::float::{Element, Float};
@@ -502,8 +502,15 @@ pub(crate) unsafe fn squared_error_all<T: Float>(
             stage_flat(t, start, n, b);
         }
         let (p, t) = (a.cast_const(), b.cast_const());
+        let mut has_gradient = false;
         if to.total {
-            let sum = squared_error(p, t, n);
+            let sum = match &to.grad {
+                Some((Factors::One(factor), _)) if to.each.is_none() => {
+                    has_gradient = true;
+                    squared_error_and_gradient(p, t, n, *factor, a, false)
+                }
+                _ => squared_error(p, t, n),
+            };
             // SAFETY: the chunk belongs to this thread alone.
             unsafe { all.set(start / CHUNK, sum) };
         }
@@ -513,6 +520,7 @@ pub(crate) unsafe fn squared_error_all<T: Float>(
         }
         if let Some((factors, grad)) = &to.grad {
             match factors {
+                Factors::One(_) if has_gradient => {}
                 Factors::One(factor) => {
                     let factor = Some(*factor);
                     dispatch(Difference::<T::Ops> { p, t, out: a, len: n, factor, stream: false });

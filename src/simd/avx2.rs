@@ -496,12 +496,23 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn call<K: Task>(self, task: K) -> K::Out {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        #[inline(never)]
-        fn run<K: Task>(task: K, s: Avx2) -> K::Out {
-            task.run(s)
-        }
         // SAFETY: `Avx2` exists only on processors that have these instruction sets.
-        unsafe { run(task, self) }
+        unsafe { task.enter(self) }
+    }
+}
+
+/// [`Task::run`] at this level. A method of the task, not a function of this file, because the compiler divides its work by
+/// the modules of the types that methods belong to.
+trait Entry: Task {
+    /// # Safety
+    /// As [`Avx2::assume`].
+    unsafe fn enter(self, s: Avx2) -> Self::Out;
+}
+
+impl<K: Task> Entry for K {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(never)]
+    unsafe fn enter(self, s: Avx2) -> K::Out {
+        self.run(s)
     }
 }

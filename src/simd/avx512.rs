@@ -375,12 +375,23 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn call<K: Task>(self, task: K) -> K::Out {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        #[inline(never)]
-        fn run<K: Task>(task: K, s: Avx512) -> K::Out {
-            task.run(s)
-        }
         // SAFETY: `Avx512` exists only on processors that have these instruction sets.
-        unsafe { run(task, self) }
+        unsafe { task.enter(self) }
+    }
+}
+
+/// [`Task::run`] at this level. A method of the task, not a function of this file, because the compiler divides its work by
+/// the modules of the types that methods belong to.
+trait Entry: Task {
+    /// # Safety
+    /// As [`Avx512::assume`].
+    unsafe fn enter(self, s: Avx512) -> Self::Out;
+}
+
+impl<K: Task> Entry for K {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    #[inline(never)]
+    unsafe fn enter(self, s: Avx512) -> K::Out {
+        self.run(s)
     }
 }

@@ -250,11 +250,20 @@ impl Simd for Portable {
     fn fence(self) {}
     #[inline(always)]
     fn call<K: Task>(self, task: K) -> K::Out {
-        #[inline(never)]
-        fn run<K: Task>(task: K) -> K::Out {
-            task.run(Portable)
-        }
-        run(task)
+        task.enter(self)
+    }
+}
+
+/// [`Task::run`] at this level. A method of the task, not a function of this file, because the compiler divides its work by
+/// the modules of the types that methods belong to.
+trait Entry: Task {
+    fn enter(self, s: Portable) -> Self::Out;
+}
+
+impl<K: Task> Entry for K {
+    #[inline(never)]
+    fn enter(self, s: Portable) -> K::Out {
+        self.run(s)
     }
 }
 

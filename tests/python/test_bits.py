@@ -307,6 +307,59 @@ def test_out_and_in_place(layout: str, dtype: Any, rng: np.random.Generator) -> 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_results_go_past_the_caches(dtype: Any, rng: np.random.Generator) -> None:
+    """Outputs of 32 MiB and more that are not new are streamed, wherever they begin."""
+    few, classes = 37, 1003
+    x = rng.normal(0, 5, (few, classes)).astype(dtype)
+    mask = rng.random(x.shape) < 0.9
+    labels = rng.integers(0, classes, few)
+    x[3, 5], x[4, 6], x[5, 7] = np.nan, np.inf, -np.inf
+    x[6], mask[7], mask[8, 0], labels[9] = -np.inf, False, True, -100
+    x[8, 0] = np.nan
+    mask[3, 5], mask[4, 6] = True, True
+    mask[10, 5:9] = False
+    x[10, 5:9] = [np.nan, np.inf, -np.inf, 0]  # nothing that counts
+    labels[10] = 6  # a label under the mask
+    times = (32 << 20) // x.nbytes + 2
+    batch = np.tile(x, (times, 1))
+    other, weight = np.roll(batch, 1, 1), np.abs(np.roll(batch, 2, 1))
+    weight[:, ::5] = 0
+    options: dict[str, Any] = {"where": np.tile(mask, (times, 1))}
+    spread = {"labels": np.tile(labels, times), "reduction": "sum"}
+    calls: dict[str, Any] = {
+        "softmax": lambda out: lk.softmax(batch, 1, out=out),
+        "softmax, where": lambda out: lk.softmax(batch, 1, out=out, **options),
+        "log_softmax, where": lambda out: lk.log_softmax(batch, 1, out=out, **options),
+        "cross_entropy": lambda out: lk.cross_entropy_value_and_grad(
+            batch, grad_out=out, grad_output=0.3, **spread
+        ),
+        "cross_entropy, where": lambda out: lk.cross_entropy_value_and_grad(
+            batch, grad_out=out, **spread, **options
+        ),
+        "cross_entropy, where, a negative factor": lambda out: lk.cross_entropy_value_and_grad(
+            batch, grad_out=out, grad_output=-0.3, **spread, **options
+        ),
+        "mse_loss": lambda out: lk.mse_loss_value_and_grad(batch, other, grad_out=out),
+        "mse_loss, weight": lambda out: lk.mse_loss_value_and_grad(
+            batch, other, weight=weight, grad_out=out
+        ),
+    }
+    space = np.zeros(batch.size + 16, dtype)
+    for name, call in calls.items():
+        fresh = call(None)
+        want = fresh[-1] if isinstance(fresh, tuple) else fresh
+        for start in (0, 3):
+            space[:] = 7
+            out = space[start : start + batch.size].reshape(batch.shape)
+            got = call(out)
+            assert_same_bits(out, want, f"{name} from {start}")
+            if isinstance(got, tuple):
+                assert_same_bits(got[0], fresh[0], name)
+            assert np.all(space[:start] == 7)
+            assert np.all(space[start + batch.size :] == 7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_nothing_is_written_beside_the_output(dtype: Any, rng: np.random.Generator) -> None:
     """Whatever lies around and between the elements of an output stays."""
     for shape, axis in SHAPES:
