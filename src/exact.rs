@@ -44,11 +44,13 @@ pub(crate) fn mul_pairs(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
 }
 
 /// `a / b` with what it lacks by rounding; near the ends of the range without.
+#[inline]
 pub(crate) fn divide_pair(a: f64, b: f64) -> (f64, f64) {
     divide_by_pair(a, (b, 0.0))
 }
 
 /// The same for a `(high, low)` divisor.
+#[inline]
 pub(crate) fn divide_by_pair(a: f64, b: (f64, f64)) -> (f64, f64) {
     let q = a / b.0;
     let (p, e) = two_product(q, b.0);
@@ -57,6 +59,7 @@ pub(crate) fn divide_by_pair(a: f64, b: (f64, f64)) -> (f64, f64) {
 }
 
 /// `(m, k)` with `x = m 2^k` and `1 <= |m| < 2`; `(x, 0)` for zero, infinities and NaN.
+#[inline]
 pub(crate) fn frexp(x: f64) -> (f64, i32) {
     if x == 0.0 || !x.is_finite() {
         return (x, 0);
@@ -70,6 +73,7 @@ pub(crate) fn frexp(x: f64) -> (f64, i32) {
 
 /// `x * 2^k`, in two steps where `|k|` is more than 1000, of which the first may round as well if `x` is small; `k`
 /// counts up to 2000.
+#[inline]
 pub(crate) fn ldexp(x: f64, k: i32) -> f64 {
     let power = |k: i32| f64::from_bits(((k + 1023) as u64) << 52);
     let first = k.clamp(-1000, 1000);

@@ -18,7 +18,7 @@ use crate::interleave;
 use crate::kernels::map;
 use crate::kernels::rowsum::{Group, MAX_WIDTH, first_bits};
 use crate::shape::{Shape, View};
-use crate::simd::{Simd, Task, VECTOR_BYTES, WORDS, prefetch};
+use crate::simd::{Simd, Task, VECTOR_BYTES, WORDS, dispatch, prefetch};
 use crate::sums::{Sum, Sums};
 use std::cell::Cell;
 use std::ops::Range;
@@ -311,11 +311,25 @@ impl Scratch {
     }
 }
 
-impl<K: Kernel> Task for Walk<'_, K> {
+/// (A tuple belongs to the module of its first type: so each kernel's walks are compiled with the kernel, not all of them
+/// with this file.)
+impl<K: Kernel> Task for (&K, Walk<'_, K>) {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        self.1.run_at(s);
+    }
+}
+
+impl<K: Kernel> Walk<'_, K> {
+    /// Walks at the level in use.
+    pub(crate) fn run(self) {
+        dispatch((self.kernel, self));
+    }
+
+    #[inline(always)]
+    fn run_at<S: Simd>(self, s: S) {
         let mut scratch = Scratch::take();
         let first = self.rows.start;
         let wanted = !matches!(self.plan.per_row, PerRow::Nothing);
@@ -346,9 +360,7 @@ impl<K: Kernel> Task for Walk<'_, K> {
         }
         scratch.give_back();
     }
-}
 
-impl<K: Kernel> Walk<'_, K> {
     /// `n` rows as the kernel sees them. Beyond the first they lie in one row of the batch's inner extent.
     #[inline(always)]
     fn start(&self, row: usize, n: usize) -> Rows<K::E> {
@@ -407,7 +419,7 @@ impl<K: Kernel> Walk<'_, K> {
             }
             // SAFETY: the caller's promise; `per_row` has room for the chunk.
             let per_row = offset(per_row, row - self.rows.start);
-            s.call(Kernelled { kernel: self.kernel, rows: &rows, group, per_row });
+            s.call((self.kernel, Kernelled { rows: &rows, group, per_row }));
             row += n;
         }
     }
@@ -442,7 +454,7 @@ impl<K: Kernel> Walk<'_, K> {
             rows.out.0 = gathered[2].get(len);
         }
         // SAFETY: the buffers hold whole rows; `per_row` is the caller's.
-        s.call(Kernelled { kernel: self.kernel, rows: &rows, group, per_row });
+        s.call((self.kernel, Kernelled { rows: &rows, group, per_row }));
         if K::WRITES {
             for c in 0..len {
                 // SAFETY: `put` has `len` elements `step` apart.
@@ -498,7 +510,7 @@ impl<K: Kernel> Walk<'_, K> {
                 }
                 rows.out = (buffers[0].wrapping_add(i * step), step as isize);
                 // SAFETY: the buffers hold whole rows; `per_row` is the caller's.
-                s.call(Kernelled { kernel: self.kernel, rows: &rows, group, per_row: offset(per_row, i) });
+                s.call((self.kernel, Kernelled { rows: &rows, group, per_row: offset(per_row, i) }));
             }
             if K::WRITES {
                 let columns = Columns { first: plan.out.row(row, shape.inner), step: plan.out.len, n, len };
@@ -659,20 +671,19 @@ impl<T> Columns<T> {
 
 /// [`Kernel::rows`] as a function of its own: there are several ways to it, and it is compiled once. Whoever makes one
 /// keeps that promise.
-struct Kernelled<'a, K: Kernel> {
-    kernel: &'a K,
-    rows: &'a Rows<K::E>,
-    group: &'a mut Group<K::E>,
+struct Kernelled<'a, E: Element> {
+    rows: &'a Rows<E>,
+    group: &'a mut Group<E>,
     per_row: *mut f64,
 }
 
-impl<K: Kernel> Task for Kernelled<'_, K> {
+impl<K: Kernel> Task for (&K, Kernelled<'_, K::E>) {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: the promise of whoever made it.
-        unsafe { self.kernel.rows(s, self.rows, self.group, self.per_row) }
+        unsafe { self.0.rows(s, self.1.rows, self.1.group, self.1.per_row) }
     }
 }
 

@@ -17,7 +17,7 @@ fn exp_reduced<E: Element, S: Simd>(s: S, x: E::V<S>, n: E::V<S>, low: Option<E:
     let mut p = E::splat(s, E::EXP[0]);
     if E::EXACT_LINEAR {
         let rest = E::mul(s, n, E::splat(s, neg::<E>(E::LN2_LO)));
-        let rest = low.map_or(rest, |low| E::add(s, rest, low));
+        let rest = if let Some(low) = low { E::add(s, rest, low) } else { rest };
         let r = E::add(s, d, rest);
         for &c in &E::EXP[1..] {
             p = E::fma(s, p, r, E::splat(s, c));
@@ -25,7 +25,7 @@ fn exp_reduced<E: Element, S: Simd>(s: S, x: E::V<S>, n: E::V<S>, low: Option<E:
         E::add(s, one, E::add(s, d, E::fma(s, E::mul(s, r, r), p, rest)))
     } else {
         let r = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_LO)), d);
-        let r = low.map_or(r, |low| E::add(s, r, low));
+        let r = if let Some(low) = low { E::add(s, r, low) } else { r };
         for &c in &E::EXP[1..] {
             p = E::fma(s, p, r, E::splat(s, c));
         }

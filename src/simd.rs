@@ -256,6 +256,16 @@ pub fn set_level(new: Level) -> Level {
     former
 }
 
+/// `[f(a[0]), f(a[1]), ..]`: as `map` of an array, which is a call of a function where the compiler sees fit.
+#[inline(always)]
+pub(crate) fn map_each<A: Copy, B: Copy, const N: usize>(a: [A; N], f: impl Fn(A) -> B) -> [B; N] {
+    let mut all = [f(a[0]); N];
+    for i in 1..N {
+        all[i] = f(a[i]);
+    }
+    all
+}
+
 /// Runs a task at the level in use.
 #[inline]
 pub(crate) fn dispatch<K: Task>(task: K) -> K::Out {

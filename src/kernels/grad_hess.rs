@@ -20,7 +20,7 @@ use crate::kernels::rowsum::{Group, MAX_WIDTH, first_bits, row_others, row_sum, 
 use crate::kernels::temperature::Temperature;
 use crate::lines::{Buffer, GROUP, stage, unstage};
 use crate::shape::{Shape, View};
-use crate::simd::{Simd, Task};
+use crate::simd::{Simd, Task, map_each};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -364,7 +364,7 @@ impl<T: Float> Task for Alone<'_, '_, T> {
         let Alone { chunk, row, i, memory, factors } = self;
         let GradHess { shape, labels, weights, hessian, floor, .. } = chunk.call;
         let (len, width) = (shape.len, T::Ops::WIDTH);
-        let [logits, g, h] = memory.rows.map(|rows| rows.wrapping_add(i * memory.row_size));
+        let [logits, g, h] = map_each(memory.rows, |rows| rows.wrapping_add(i * memory.row_size));
         let e = memory.e;
         let fill = |[grad, hess]: [T; 2]| {
             // SAFETY: a row's memory.
@@ -542,7 +542,7 @@ impl<T: Float> Chunk<'_, T> {
             }
         }
         for j in (0..n).step_by(width) {
-            let [e, g, h] = [e, g, h].map(|tile| tile.wrapping_add(j / width * size));
+            let [e, g, h] = map_each([e, g, h], |tile| tile.wrapping_add(j / width * size));
             let others = T::Ops::load_wide(s, &group.others, &group.others_low, j);
             let both = [factors[0].load::<T::Ops, S>(s, j), factors[1].load::<T::Ops, S>(s, j)];
             let (inverse, peak) = (group.inverses(s, j), group.peak(s, j));
@@ -646,7 +646,7 @@ impl<T: Float> Chunk<'_, T> {
                     let wide = tile.cast::<f64>().cast_const();
                     for j in (0..n).step_by(Single::WIDTH) {
                         let [low, high] =
-                            [0, 1].map(|k| wide.wrapping_add((j / Double::WIDTH + k) * memory.size));
+                            map_each([0, 1], |k| wide.wrapping_add((j / Double::WIDTH + k) * memory.size));
                         let narrow = memory.narrow.wrapping_add(j / Single::WIDTH * size);
                         for c in 0..len {
                             // SAFETY: bands have room for whole vectors of `f32`, that is, two tiles of `f64`.

@@ -16,7 +16,7 @@ use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes};
 use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, Kernel, Rows};
 use crate::math::{exp_scaled, exp_wide, magic};
-use crate::simd::{Simd, Task, prefetch};
+use crate::simd::{Simd, Task, map_each, prefetch};
 use std::marker::PhantomData;
 
 /// Log-softmax, one result per element; the result per row is logsumexp.
@@ -70,7 +70,7 @@ impl<E: Element> Map<E> for TemperedMap<E> {
         // SAFETY: the caller's promise.
         let x = unsafe { map::load::<E, S>(s, self.x.add(i), n) };
         let (max, log) = (E::splat(s, self.max), E::splat(s, self.log));
-        tempered::<E, S>(s, x, max, log, self.heat.map(|h| E::splat(s, h)))
+        tempered::<E, S>(s, x, max, log, map_each(self.heat, |h| E::splat(s, h)))
     }
 }
 
@@ -232,7 +232,7 @@ impl<E: Element> Map<E> for BackwardMap<E> {
         // SAFETY: the caller's promise.
         let (g, y) =
             unsafe { (map::load::<E, S>(s, self.g.add(i), n), map::load::<E, S>(s, self.y.add(i), n)) };
-        backward::<E, S>(s, g, y, self.factor.map(|v| E::splat(s, v)))
+        backward::<E, S>(s, g, y, map_each(self.factor, |v| E::splat(s, v)))
     }
 }
 
@@ -261,7 +261,7 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, _group: &mut Group<E>, _per_row: *mut f64) {
         for i in 0..rows.n {
             let (g, y) = (rows.x(0, i), rows.x(1, i));
-            let next = [g, y].map(|x| x.wrapping_offset(rows.ahead));
+            let next = map_each([g, y], |x| x.wrapping_offset(rows.ahead));
             let factor = minus_sum::<E>(s.call(RowTotal::<E> { x: g, len: rows.len, next }));
             let map = BackwardMap::<E> { g, y, factor };
             // SAFETY: the caller's promise.
@@ -286,12 +286,12 @@ impl<E: Element> Kernel for LogSoftmaxBackward<E> {
             let mut factors = [[E::ZERO; MAX_WIDTH]; 4];
             for i in 0..E::WIDTH {
                 let factor = minus_sum::<E>((high[i], low[i]));
-                for (lanes, part) in factors.iter_mut().zip(factor) {
-                    lanes[i] = part;
+                for part in 0..4 {
+                    factors[part][i] = factor[part];
                 }
             }
             // SAFETY: the arrays hold a vector.
-            let factor = factors.each_ref().map(|a| unsafe { E::load(s, a.as_ptr()) });
+            let factor = map_each(factors.each_ref(), |a| unsafe { E::load(s, a.as_ptr()) });
             for c in 0..band.len {
                 let dx = backward::<E, S>(s, band.at(s, 0, j, c), band.at(s, 1, j, c), factor);
                 band.put(s, j, c, dx);

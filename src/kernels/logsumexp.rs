@@ -13,7 +13,7 @@ use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, Kernel, Rows};
 use crate::math::exp_wide;
 use crate::shape::View;
-use crate::simd::Simd;
+use crate::simd::{Simd, map_each};
 use std::marker::PhantomData;
 
 /// A special row's maximum: NaN if it holds one, else +inf or -inf.
@@ -220,7 +220,8 @@ impl<T: Float> Kernel for LogSumExpBackward<T> {
                 (parameters[0][i], parameters[1][i], parameters[2][i]) = (lse, factor, offset);
             }
             // SAFETY: the arrays hold a vector.
-            let [lse, factor, offset] = parameters.each_ref().map(|a| unsafe { T::Ops::load(s, a.as_ptr()) });
+            let [lse, factor, offset] =
+                map_each(parameters.each_ref(), |a| unsafe { T::Ops::load(s, a.as_ptr()) });
             for c in 0..band.len {
                 let x = band.at(s, 0, j, c);
                 band.put(s, j, c, backward::<T::Ops, S>(s, x, lse, factor, offset));

@@ -27,7 +27,7 @@ use crate::kernels::soft_cross_entropy::{grad, magnified, magnifier, minus, sing
 use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{ClassWeight, Classes, SampleWeight};
 use crate::lines::{Band, GROUP, Kernel, Rows};
-use crate::simd::{Simd, Task};
+use crate::simd::{Simd, Task, map_each};
 use std::mem::MaybeUninit;
 
 /// One loss per row; with the gradient when `GRAD`. The operands are `(x, t)` when `SOFT`, else `x`, with labels. Rows that
@@ -199,11 +199,7 @@ impl<E: Element, const N: usize, const MASK: bool> Task for Even<E, N, MASK> {
         } else {
             self.plain::<S, false>(s)
         };
-        let mut results = [(0.0, 0.0); N];
-        for (result, sum) in results.iter_mut().zip(sums) {
-            *result = E::reduce(s, sum);
-        }
-        results
+        map_each(sums, |sum| E::reduce(s, sum))
     }
 }
 
@@ -300,7 +296,7 @@ impl<E: Element> Map<E> for GradMap<'_, E> {
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
         let (e, u) = unsafe { (self.exponentials.exponentials(s, i, n), self.targets.at(s, i, n)) };
-        grad::<E, S>(s, e, u, self.parts.map(|v| E::splat(s, v)))
+        grad::<E, S>(s, e, u, map_each(self.parts, |v| E::splat(s, v)))
     }
 }
 
@@ -315,7 +311,7 @@ impl<E: Element> Map<E> for EvenMap<E> {
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
         let e = unsafe { self.exponentials.exponentials(s, i, n) };
-        even_grad::<E, S>(s, e, self.parts.map(|v| E::splat(s, v)))
+        even_grad::<E, S>(s, e, map_each(self.parts, |v| E::splat(s, v)))
     }
 }
 
@@ -697,10 +693,10 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             ($many:expr, $mask:literal) => {{
                 // The last row again where there are fewer.
                 let (at, rest) = lowest::<$many>(left);
-                let sums = s.call(Even::<O<T>, $many, $mask> { rows: at.map(row), weights, len });
+                let sums = s.call(Even::<O<T>, $many, $mask> { rows: map_each(at, row), weights, len });
                 left = rest;
-                for (i, sum) in at.into_iter().zip(sums) {
-                    batch.rows[i].spread = sum;
+                for i in 0..$many {
+                    batch.rows[at[i]].spread = sums[i];
                 }
             }};
         }
@@ -759,7 +755,7 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             unsafe {
                 if gradient.careful {
                     let [share, total, scale] =
-                        [row.share, gradient.total, gradient.scale].map(|v| O::<T>::from_f64(value(v)));
+                        map_each([row.share, gradient.total, gradient.scale], |v| O::<T>::from_f64(value(v)));
                     let map = CarefulMap { exponentials, targets: &targets, share, total, scale };
                     map::write_row_but(s, &map, out, len, rows.stream, entry);
                 } else if self.is_even() {
@@ -906,15 +902,15 @@ impl<T: Float, const SOFT: bool, const GRAD: bool> Kernel for RegularizedCrossEn
             for i in j..(j + width).min(n) {
                 if counted >> i & 1 == 1 {
                     let gradient = self.gradient(group, &batch.rows[i], i, band.first + i);
-                    for (lanes, part) in parts.iter_mut().zip(gradient.parts) {
-                        lanes[i - j] = part;
+                    for part in 0..4 {
+                        parts[part][i - j] = gradient.parts[part];
                     }
                     entries[i - j] = gradient.entry;
                     again |= u64::from(gradient.careful) << i;
                 }
             }
             // SAFETY: the arrays hold a vector.
-            let parts = parts.each_ref().map(|lanes| unsafe { O::<T>::load(s, lanes.as_ptr()) });
+            let parts = map_each(parts.each_ref(), |lanes| unsafe { O::<T>::load(s, lanes.as_ptr()) });
             for c in 0..len {
                 let e = band.at(s, 0, j, c);
                 let dx = if self.is_even() {

@@ -16,7 +16,7 @@ use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, sum_lanes, tile_max};
 use crate::kernels::temperature::Temperature;
 use crate::lines::{Band, GROUP, Kernel, Rows};
 use crate::math::TWO_64;
-use crate::simd::{Simd, Task, prefetch};
+use crate::simd::{Simd, Task, map_each, prefetch};
 
 /// The loss of each row; the operands are `(x, t)`. With the gradient when `GRAD`.
 pub(crate) struct SoftCrossEntropy<T, const GRAD: bool> {
@@ -166,7 +166,7 @@ impl<E: Element> Map<E> for GradMap<E> {
         let (e, t) =
             unsafe { (self.exponentials.exponentials(s, i, n), map::load::<E, S>(s, self.t.add(i), n)) };
         let parts = [factor.high, factor.low, self.minus.0, self.minus.1];
-        grad::<E, S>(s, e, t, parts.map(splat))
+        grad::<E, S>(s, e, t, map_each(parts, splat))
     }
 }
 
@@ -313,7 +313,7 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
                     (parts[2][i], parts[3][i]) = minus::<O<T>>(scale);
                 }
                 // SAFETY: the arrays hold a vector.
-                let parts = parts.map(|a| unsafe { O::<T>::load(s, a.as_ptr()) });
+                let parts = map_each(parts, |a| unsafe { O::<T>::load(s, a.as_ptr()) });
                 for c in 0..band.len {
                     let dx = grad::<O<T>, S>(s, band.at(s, 0, j, c), band.at(s, 1, j, c), parts);
                     band.put(s, j, c, dx);

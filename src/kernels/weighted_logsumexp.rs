@@ -23,7 +23,7 @@ use crate::kernels::rowsum::MAX_WIDTH;
 use crate::lines::{GROUP, PerRow, Plan};
 use crate::math::{TWO_64, exp_parts, exp_wide, log, scale_wide};
 use crate::shape::View;
-use crate::simd::{Simd, Task};
+use crate::simd::{Simd, Task, map_each};
 use std::ops::Range;
 
 /// The smallest positive number: less is zero.
@@ -387,7 +387,7 @@ impl<T: Float> Task for WeightedBackward<'_, T> {
             let (a, b) = (plan.x[0].row(row, 1).cast_const(), plan.x[1].row(row, 1).cast_const());
             let out = plan.out.row(row, 1);
             // SAFETY: there is an element for each row.
-            let [g, lse] = [grad, lse].map(|view| E::<T>::to_f64(unsafe { view.row(row, 1).read() }));
+            let [g, lse] = map_each([grad, lse], |view| E::<T>::to_f64(unsafe { view.row(row, 1).read() }));
             let (m, k) = frexp(g);
             for c in (0..len).step_by(width) {
                 let n = (len - c).min(width);

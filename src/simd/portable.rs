@@ -7,7 +7,7 @@
 //! would lose (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
 #![expect(unsafe_code, reason = "loads and stores take pointers")]
 
-use super::{Lanes, Simd, Task, WORDS};
+use super::{Lanes, Simd, Task, WORDS, map_each};
 use crate::exact::{two_product, two_sum};
 
 /// The token of the level that every processor has.
@@ -131,7 +131,7 @@ macro_rules! lanes {
             unsafe fn load_mask(self, p: *const u8) -> Self::M {
                 // SAFETY: the caller's promise.
                 let bytes: [u8; $width] = unsafe { p.cast::<[u8; $width]>().read() };
-                bytes.map(|byte| byte != 0)
+                map_each(bytes, |byte| byte != 0)
             }
             #[inline(always)]
             fn bits(self, m: Self::M) -> u32 {
@@ -152,7 +152,7 @@ macro_rules! lanes {
                 let from: [u32; 2 * WORDS] = unsafe { std::mem::transmute([a, b]) };
                 // SAFETY: the caller's promise.
                 let words: [u32; WORDS] = unsafe { words.cast::<[u32; WORDS]>().read() };
-                let to = words.map(|word| from[word as usize % (2 * WORDS)]);
+                let to = map_each(words, |word| from[word as usize % (2 * WORDS)]);
                 // SAFETY: as above, one vector.
                 unsafe { std::mem::transmute(to) }
             }
@@ -222,19 +222,19 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn widen_f16(self, v: [u16; 16]) -> [f32; 16] {
-        v.map(f16_to_f32)
+        map_each(v, f16_to_f32)
     }
     #[inline(always)]
     fn narrow_f16(self, v: [f32; 16]) -> [u16; 16] {
-        v.map(f32_to_f16)
+        map_each(v, f32_to_f16)
     }
     #[inline(always)]
     fn widen_bf16(self, v: [u16; 16]) -> [f32; 16] {
-        v.map(|v| f32::from_bits(u32::from(v) << 16))
+        map_each(v, |v| f32::from_bits(u32::from(v) << 16))
     }
     #[inline(always)]
     fn narrow_bf16(self, v: [f32; 16]) -> [u16; 16] {
-        v.map(|v| {
+        map_each(v, |v| {
             let bits = v.to_bits();
             (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
         })
