@@ -199,7 +199,11 @@ impl<E: Element, const N: usize, const MASK: bool> Task for Even<E, N, MASK> {
         } else {
             self.plain::<S, false>(s)
         };
-        map_each(sums, |sum| E::reduce(s, sum))
+        let mut results = [(0.0, 0.0); N];
+        for i in 0..N {
+            results[i] = E::reduce(s, sums[i]);
+        }
+        results
     }
 }
 
