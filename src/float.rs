@@ -148,7 +148,7 @@ pub trait Element: Copy + Send + Sync + 'static {
         max: Self::V<S>,
         x: Self::V<S>,
     ) -> Acc<S>;
-    /// `acc + t (max - x)` and `acc + t` of the vectors at `t` and `x`, which are not skipped anywhere.
+    /// `acc + t (max - x)` and `acc + t` of the vectors at `t` and `x`, where 0 times infinity is NaN.
     unsafe fn accumulate_weighted_from<S: Simd>(
         s: S,
         accs: [Acc<S>; 2],

@@ -27,7 +27,7 @@
 //! | `python.rs` | what the Python package calls (feature `python`): dtypes, strides, overlap |
 //! | `ops.rs` | the operations: shapes and labels checked, rows split over threads |
 //! | `parallel.rs` | threads, their number, fork |
-//! | `ops/compiled.rs` | the operations as code of this crate, not of each that uses it |
+//! | `ops/compiled.rs` | the operations as code of this crate, not of each crate that uses it |
 //! | `ops/staged.rs` | the same for 16-bit numbers and under masks (feature `python`) |
 //! | `stage.rs` | rows copied and converted into what a kernel takes, and back (feature `python`) |
 //! | `kernels/` | the mathematics, one file per operation, forward beside backward |

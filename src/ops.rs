@@ -516,17 +516,18 @@ pub(crate) enum SquaredGrad<T> {
 /// The squared error of a chunk; `f64` differences that are very large or small are scaled by a power of two.
 fn squared_error<T: Float>(p: *const T, t: *const T, len: usize) -> Sum {
     let sum = dispatch(SquaredError::<T::Ops> { p, t, len, factor: 1.0 });
-    if is_in_range::<T>(sum) {
+    rescaled(sum, p, t, len)
+}
+
+/// The sum of a chunk's squares, which is computed again where it is not right: below, squares may have lost digits;
+/// above, some have overflowed.
+fn rescaled<T: Float>(sum: (f64, f64), p: *const T, t: *const T, len: usize) -> Sum {
+    if size_of::<T>() == 4 || (sum.0 > 1e-280 && sum.0 < f64::INFINITY) {
         return Sum::new(sum, 0);
     }
     let power = if sum.0 <= 1e-280 { MSE_POWER } else { -MSE_POWER };
     let sum = dispatch(SquaredError::<T::Ops> { p, t, len, factor: ldexp(1.0, power) });
     Sum::new(sum, -2 * power)
-}
-
-/// Whether a chunk's sum of squares is right: below, squares may have lost digits; above, some have overflowed.
-fn is_in_range<T: Float>((high, _): (f64, f64)) -> bool {
-    size_of::<T>() == 4 || (high > 1e-280 && high < f64::INFINITY)
 }
 
 /// [`squared_error`]; and the gradient `2 factor (p - t)` to `out`, which may be an operand.
@@ -541,8 +542,7 @@ fn squared_error_and_gradient<T: Float>(
     // (The sum may have to be computed again, which an operand must outlast.)
     if size_of::<T>() == 4 || !std::ptr::eq(out, p) && !std::ptr::eq(out, t) {
         let loss = ErrorAndGradient::<T::Ops> { p, t, factor };
-        let sum = dispatch(SumAndWrite { loss, out, len, stream });
-        return if is_in_range::<T>(sum) { Sum::new(sum, 0) } else { squared_error(p, t, len) };
+        return rescaled(dispatch(SumAndWrite { loss, out, len, stream }), p, t, len);
     }
     let sum = squared_error(p, t, len);
     dispatch(Difference::<T::Ops> { p, t, out, len, factor: Some(factor), stream });
@@ -631,8 +631,7 @@ pub(crate) unsafe fn squared_differences_view<T: Float>(
     out: *mut T,
     fresh: bool,
 ) {
-    let stream =
-        !fresh && len * size_of::<T>() >= STREAM_BYTES && !std::ptr::eq(out, p) && !std::ptr::eq(out, t);
+    let stream = streams_flat(len, out, [p.cast_mut(), t.cast_mut()], fresh);
     let (p, t, out) = (Shared(p.cast_mut()), Shared(t.cast_mut()), Shared(out));
     flat(len, &|start, len| {
         dispatch(Difference::<T::Ops> {

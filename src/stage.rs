@@ -33,6 +33,8 @@ const MASKED_ROWS: usize = 8;
 const MASKED_BYTES: usize = 128 * 1024;
 /// Shorter lines of a mask are copied, so that they follow one another as the block's do.
 const SHORT_LINE: usize = 64;
+/// Shorter rows under a mask do not go past the caches directly.
+const STREAMED_ROW_BYTES: usize = 1024;
 /// Rows beyond this many bytes have their results in place of the first operand.
 const APART_BYTES: usize = 1 << 20;
 /// Scratch memory that a thread keeps between calls: the blocks of rows of 128 Ki classes, as language models have them.
@@ -842,16 +844,12 @@ impl<T: Float> Call<'_, T> {
         (evenly && (frame.columns || view.len == 1)).then(|| (view.row(frame.row, inner), step))
     }
 
-    /// Where the results of a block go if that needs no copy.
+    /// Where the results of a block go if that needs no copy. Past the caches only rows go, and under a mask only long ones
+    /// that need no fill as a rule: a line of each comes back to see whether the row is NaN.
     fn direct(&self, frame: &Frame) -> Option<(*mut T, isize)> {
-        // (What was written past the caches would have to come back to be filled under a mask.)
-        let stays = self.stream && (frame.columns || self.mask.is_some_and(|mask| mask.every));
-        self.out.as_ref().filter(|_| !stays).and_then(|out| self.in_place(out, frame))
-    }
-
-    /// Whether the kernels' results per row are of use: to someone, or to find the rows that are NaN without reading them.
-    fn keeps_results(&self) -> bool {
-        !matches!(self.results, Results::As(PerRow::Nothing)) || self.stream && self.mask.is_some()
+        let short = self.shape.len * size_of::<T>() < STREAMED_ROW_BYTES;
+        let comes_back = frame.columns || self.mask.is_some_and(|mask| mask.every || short);
+        self.out.as_ref().filter(|_| !(self.stream && comes_back)).and_then(|out| self.in_place(out, frame))
     }
 
     /// Computes the rows of a chunk.
@@ -867,7 +865,7 @@ impl<T: Float> Call<'_, T> {
     ) {
         let (shape, most) = (self.shape, self.block_rows());
         let inner = shape.inner;
-        let keeps = self.keeps_results();
+        let keeps = !matches!(self.results, Results::As(PerRow::Nothing));
         let results: *mut f64 = if keeps { scratch.results[0].get(rows.len()) } else { std::ptr::null_mut() };
         let mut row = rows.start;
         while row < rows.end {
@@ -973,7 +971,8 @@ impl<T: Float> Call<'_, T> {
         let counts = per_row(counts, row);
         let bytes = mask.unwrap_or(per_row(std::ptr::null_mut(), 0));
         run(&plan, row..row + n, &Block { rows: per_rows, counts, mask: bytes, ahead });
-        // SAFETY: the kernel has written a result for each row. (Where that is finite, so are the row's.)
+        // Rows whose result is finite have no NaN.
+        // SAFETY: the kernel has written a result for each row.
         let is_finite = |wide: *mut f64, i: usize| unsafe { wide.add(i).read().is_finite() };
         let unsure = mask.is_some() && wide.is_none_or(|wide| !(0..n).all(|i| is_finite(wide, i)));
         if let (Some(Mask { empty: Some(empty), .. }), Some(wide)) = (&self.mask, wide) {

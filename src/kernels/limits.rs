@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use crate::float::Element;
-use crate::kernels::map::{self, Map};
+use crate::kernels::map;
 use crate::lines::AHEAD_BYTES;
 use crate::math::exp_scaled;
 use crate::simd::{Simd, Task, prefetch};
@@ -68,23 +68,13 @@ impl<E: Element> Task for ExpSum<E> {
     }
 }
 
-struct Identity<E: Element>(*const E::T);
-
-impl<E: Element> Map<E> for Identity<E> {
-    #[inline(always)]
-    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
-        // SAFETY: the caller's promise.
-        unsafe { map::load::<E, S>(s, self.0.add(i), n) }
-    }
-}
-
 impl<E: Element> Task for Copy<E> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: both hold `len` elements and do not overlap.
-        unsafe { map::write_row(s, &Identity::<E>(self.x), self.out, self.len, self.stream) };
+        unsafe { map::write_row(s, &map::Identity::<E>(self.x), self.out, self.len, self.stream) };
         if self.stream {
             s.fence();
         }

@@ -18,6 +18,17 @@ pub(crate) trait Map<E: Element> {
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S>;
 }
 
+/// The elements as they are.
+pub(crate) struct Identity<E: Element>(pub(crate) *const E::T);
+
+impl<E: Element> Map<E> for Identity<E> {
+    #[inline(always)]
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { load::<E, S>(s, self.0.add(i), n) }
+    }
+}
+
 /// Loads `n <= WIDTH` elements.
 ///
 /// # Safety

@@ -81,17 +81,6 @@ pub(crate) struct SumAndWrite<E: Element, L> {
 /// Elements that are written past the caches together.
 const PIECE: usize = 1024;
 
-/// A copy.
-struct Copied<E: Element>(*const E::T);
-
-impl<E: Element> Map<E> for Copied<E> {
-    #[inline(always)]
-    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
-        // SAFETY: the caller's promise.
-        unsafe { map::load::<E, S>(s, self.0.add(i), n) }
-    }
-}
-
 impl<E: Element, L: LossAndGradient<E>> SumAndWrite<E, L> {
     /// Computes `n` elements from `start` on, their gradients to `to`.
     ///
@@ -138,7 +127,7 @@ impl<E: Element, L: LossAndGradient<E>> Task for SumAndWrite<E, L> {
                 // SAFETY: the operands and the output hold `len` elements, the piece has room for `n`.
                 unsafe {
                     acc = self.piece(s, acc, start, n, to);
-                    map::write_row(s, &Copied::<E>(to), self.out.add(start), n, true);
+                    map::write_row(s, &map::Identity::<E>(to), self.out.add(start), n, true);
                 }
             }
             s.fence();
@@ -485,7 +474,7 @@ impl<E: Element> Map<E> for WeightedGradient<E> {
     }
 }
 
-/// [`WeightedError`] and [`WeightedGradient`] with one factor, for `f32`, of which nothing leaves the range of `f64`.
+/// [`WeightedError`] and [`WeightedGradient`] with one factor, for `f32`, whose losses do not leave the range of `f64`.
 pub(crate) struct WeightedErrorAndGradient<E: Element> {
     pub(crate) of: Weighing<E>,
     pub(crate) factor: f64,

@@ -24,27 +24,35 @@ pub(crate) struct SoftCrossEntropy<T, const GRAD: bool> {
 }
 
 /// `(sum t (max - x), sum t)` over a row, each as `(high, low)`.
-struct Weighted<E: Element> {
+struct Weighted<'a, E: Element> {
     x: *const E::T,
     t: *const E::T,
     max: E::T,
     len: usize,
     /// How many elements ahead to prefetch of `t`.
     ahead: isize,
+    /// Whether labels of 0 are looked for; set where they have to be.
+    skip: &'a mut bool,
 }
 
-impl<E: Element> Task for Weighted<E> {
+impl<E: Element> Task for Weighted<'_, E> {
     type Out = [(f64, f64); 2];
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [(f64, f64); 2] {
-        let sums = self.sums::<S, false>(s);
-        // 0 times infinity, which counts as 0, unless there is a NaN among the labels.
-        if sums[0].0.is_nan() || sums[0].1.is_nan() { self.sums::<S, true>(s) } else { sums }
+        if !*self.skip {
+            let sums = self.sums::<S, false>(s);
+            // Perhaps 0 times infinity, which counts as 0, and then in the next rows too.
+            *self.skip = sums[0].0.is_nan() || sums[0].1.is_nan();
+            if !*self.skip {
+                return sums;
+            }
+        }
+        self.sums::<S, true>(s)
     }
 }
 
-impl<E: Element> Weighted<E> {
+impl<E: Element> Weighted<'_, E> {
     /// The sums; without `SKIP` a label of 0 is an ordinary factor.
     #[inline(always)]
     fn sums<S: Simd, const SKIP: bool>(&self, s: S) -> [(f64, f64); 2] {
@@ -216,12 +224,12 @@ impl<T: Float, const GRAD: bool> Kernel for SoftCrossEntropy<T, GRAD> {
         // SAFETY: the caller's promise.
         let special = unsafe { group_logs::<T::Ops, S>(s, rows, group, &Temperature::One, u64::MAX, GRAD) };
         group.finish_inverse(s);
-        let mut sums = RowTotals::ZERO;
+        let (mut sums, mut skip) = (RowTotals::ZERO, false);
         for i in 0..rows.n {
             if special >> i & 1 == 0 {
                 let (x, t, max) = (rows.x(0, i), rows.x(1, i), group.max[i]);
-                let [weighted, total] =
-                    s.call(Weighted::<T::Ops> { x, t, max, len: rows.len, ahead: rows.ahead });
+                let (len, ahead, skip) = (rows.len, rows.ahead, &mut skip);
+                let [weighted, total] = s.call(Weighted::<T::Ops> { x, t, max, len, ahead, skip });
                 (sums.weighted[0][i], sums.weighted[1][i]) = weighted;
                 (sums.total[0][i], sums.total[1][i]) = total;
             }

@@ -18,6 +18,8 @@ use crate::kernels::labels::Labels;
 use crate::kernels::temperature::Temperature;
 use crate::shape::{Shape, View};
 use crate::sums::{Reduction, Sum};
+#[cfg(not(test))]
+use std::any::TypeId;
 
 /// The place and the incoming part of a gradient that is wanted.
 type Gradient<To, T> = Option<(To, GradOutput<T>)>;
@@ -84,16 +86,13 @@ static DOUBLE: Operations<f64> = Operations::ALL;
 /// The operations on `T`.
 #[cfg(not(test))]
 pub(crate) fn compiled<T: Float>() -> &'static Operations<T> {
-    let table: *const () = if size_of::<T>() == size_of::<f32>() {
-        (&raw const SINGLE).cast()
-    } else {
-        (&raw const DOUBLE).cast()
-    };
-    // SAFETY: `Float` is sealed: what is as large as `f32` is `f32`, and the other type is `f64`.
+    let single = TypeId::of::<T>() == TypeId::of::<f32>();
+    let table: *const () = if single { (&raw const SINGLE).cast() } else { (&raw const DOUBLE).cast() };
+    // SAFETY: `Float` is sealed: what is not `f32` is `f64`, and the table is that of the type.
     unsafe { &*table.cast() }
 }
 
-/// The operations on `T`, compiled where they are used: by no unit test.
+/// The operations on `T`. Unit tests call none of them, and a static would have them all compiled.
 #[cfg(test)]
 pub(crate) fn compiled<T: Float>() -> &'static Operations<T> {
     const { &Operations::ALL }

@@ -501,8 +501,7 @@ impl Simd for Avx2 {
     }
 }
 
-/// [`Task::run`] at this level. A method of the task, not a function of this file, because the compiler divides its work by
-/// the modules of the types that methods belong to.
+/// [`Task::run`] at this level: a method, as in `portable.rs`.
 trait Entry: Task {
     /// # Safety
     /// As [`Avx2::assume`].
