@@ -33,8 +33,8 @@ const MASKED_ROWS: usize = 8;
 const MASKED_BYTES: usize = 128 * 1024;
 /// Shorter lines of a mask are copied, so that they follow one another as the block's do.
 const SHORT_LINE: usize = 64;
-/// Shorter rows under a mask do not go past the caches directly.
-const STREAMED_ROW_BYTES: usize = 1024;
+/// Shorter lines do not go past the caches by themselves: both of their ends would be parts of what is written at once.
+const STREAMED_LINE_BYTES: usize = 1024;
 /// Rows beyond this many bytes have their results in place of the first operand.
 const APART_BYTES: usize = 1 << 20;
 /// Scratch memory that a thread keeps between calls: the blocks of rows of 128 Ki classes, as language models have them.
@@ -451,19 +451,20 @@ impl<T: Float, F: Storage<T::Ops>> Task for Unstage<'_, T, F> {
         let (len, inner) = (shape.len, shape.inner);
         let start = view.row(row, inner);
         let block = block.cast_const();
+        let past = |line: usize| stream && line * size_of::<F::Item>() >= STREAMED_LINE_BYTES;
         // SAFETY: the view has these rows and may be written, the block holds them.
         unsafe {
             if columns {
                 for c in 0..len {
                     let line = start.wrapping_offset(c as isize * view.len);
-                    narrow_line::<E<T>, F, S>(s, block.add(c * step), line, n, stream, ahead);
+                    narrow_line::<E<T>, F, S>(s, block.add(c * step), line, n, past(n), ahead);
                 }
             } else if view.len == 1 && inner == 1 && view.outer == len as isize && step == len {
                 narrow_line::<E<T>, F, S>(s, block, start, n * len, stream, ahead);
             } else if view.len == 1 {
                 for i in 0..n {
                     let line = view.row(row + i, inner);
-                    narrow_line::<E<T>, F, S>(s, block.add(i * step), line, len, stream, ahead);
+                    narrow_line::<E<T>, F, S>(s, block.add(i * step), line, len, past(len), ahead);
                 }
             } else if side_by_side(&view, shape, row, n) {
                 for c in (0..len).step_by(width) {
@@ -847,7 +848,7 @@ impl<T: Float> Call<'_, T> {
     /// Where the results of a block go if that needs no copy. Past the caches only rows go, and under a mask only long ones
     /// that need no fill as a rule: a line of each comes back to see whether the row is NaN.
     fn direct(&self, frame: &Frame) -> Option<(*mut T, isize)> {
-        let short = self.shape.len * size_of::<T>() < STREAMED_ROW_BYTES;
+        let short = self.shape.len * size_of::<T>() < STREAMED_LINE_BYTES;
         let comes_back = frame.columns || self.mask.is_some_and(|mask| mask.every || short);
         self.out.as_ref().filter(|_| !(self.stream && comes_back)).and_then(|out| self.in_place(out, frame))
     }
