@@ -117,6 +117,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn scale_by<S: Simd>(s: S, p: Self::V<S>, t: Self::V<S>, cut: Self::V<S>) -> Self::V<S>;
     fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S>;
     fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
+    fn replace_nan<S: Simd>(s: S, v: Self::V<S>, other: Self::V<S>) -> Self::V<S>;
     unsafe fn load_mask<S: Simd>(s: S, p: *const u8) -> Self::M<S>;
     fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32;
     fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]);
@@ -135,9 +136,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// The same vector with every NaN replaced by the canonical one.
     #[inline(always)]
     fn canonical<S: Simd>(s: S, v: Self::V<S>) -> Self::V<S> {
-        let nan = Self::splat(s, Self::NAN);
-        let above = Self::select(s, Self::lt(s, Self::splat(s, Self::ZERO), v), v, nan);
-        Self::select(s, Self::lt(s, v, Self::splat(s, Self::ONE)), v, above)
+        Self::replace_nan(s, v, Self::splat(s, Self::NAN))
     }
 
     /// `acc + t (max - x)`, with nothing added where `t` is zero; `max` is finite.
@@ -303,12 +302,13 @@ fn add_squares<S: Simd>(s: S, acc: Acc<S>, d: Acc<S>) -> Acc<S> {
     [Double::add(s, acc[0], Double::mul(s, d[0], d[0])), Double::add(s, acc[1], Double::mul(s, d[1], d[1]))]
 }
 
-/// `2 d factor` as `f32`.
+/// `2 d factor` as `f32`, for differences `d` of `f32`.
 #[inline(always)]
 fn twice_times<S: Simd>(s: S, d: Acc<S>, factor: f64) -> <Single as Element>::V<S> {
-    let (factor, twice) =
-        (Double::splat(s, factor), [Double::add(s, d[0], d[0]), Double::add(s, d[1], d[1])]);
-    s.narrow([Double::mul(s, twice[0], factor), Double::mul(s, twice[1], factor)])
+    // Where twice the factor is beyond `f64`, its product with any `d` but zero is as far beyond `f32`.
+    let twice = if factor.is_finite() { (2.0 * factor).clamp(-f64::MAX, f64::MAX) } else { factor };
+    let twice = Double::splat(s, twice);
+    s.narrow([Double::mul(s, d[0], twice), Double::mul(s, d[1], twice)])
 }
 
 /// `2 (a - b) w`, from halves where `2 (a - b)` overflows.
@@ -419,6 +419,10 @@ macro_rules! forward {
             Lanes::<$t>::select(s, m, a, b)
         }
         #[inline(always)]
+        fn replace_nan<S: Simd>(s: S, v: Self::V<S>, other: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::replace_nan(s, v, other)
+        }
+        #[inline(always)]
         unsafe fn load_mask<S: Simd>(s: S, p: *const u8) -> Self::M<S> {
             // SAFETY: the caller's promise.
             unsafe { Lanes::<$t>::load_mask(s, p) }
@@ -515,8 +519,8 @@ impl Element for Single {
     fn accumulate_product<S: Simd>(s: S, acc: Acc<S>, a: Self::V<S>, b: Self::V<S>) -> Acc<S> {
         let (a, b) = (s.widen(a), s.widen(b));
         [
-            Double::add(s, Double::mul(s, a[0], b[0]), acc[0]),
-            Double::add(s, Double::mul(s, a[1], b[1]), acc[1]),
+            Lanes::<f64>::add_exact_product(s, a[0], b[0], acc[0]),
+            Lanes::<f64>::add_exact_product(s, a[1], b[1], acc[1]),
         ]
     }
     #[inline(always)]
@@ -524,8 +528,8 @@ impl Element for Single {
         // SAFETY: the caller's promise.
         let (a, b) = unsafe { (s.widen_from(p), s.widen_from(q)) };
         [
-            Double::add(s, Double::mul(s, a[0], b[0]), acc[0]),
-            Double::add(s, Double::mul(s, a[1], b[1]), acc[1]),
+            Lanes::<f64>::add_exact_product(s, a[0], b[0], acc[0]),
+            Lanes::<f64>::add_exact_product(s, a[1], b[1], acc[1]),
         ]
     }
     #[inline(always)]

@@ -64,6 +64,8 @@ pub(crate) struct Rows<E: Element> {
     pub(crate) stream: bool,
     /// How many elements behind a row's those lie that are best fetched while it is worked on.
     pub(crate) ahead: isize,
+    /// The largest element of each row of the first operand, if that is known; NaN is passed over.
+    pub(crate) maxima: Option<*const E::T>,
 }
 
 impl<E: Element> Rows<E> {
@@ -238,6 +240,8 @@ pub(crate) struct Walk<'a, K: Kernel> {
     pub(crate) rows: Range<usize>,
     /// [`Rows::ahead`], where the rows are not what lies in memory.
     pub(crate) ahead: Option<isize>,
+    /// The largest element of each row of the first operand, if that is known: as an array of the whole batch.
+    pub(crate) maxima: Option<*const <K::E as Element>::T>,
 }
 
 /// Memory in whole cache lines.
@@ -380,6 +384,7 @@ impl<K: Kernel> Walk<'_, K> {
             first: row,
             stream: plan.stream,
             ahead: self.ahead.unwrap_or_else(|| self.ahead()),
+            maxima: self.maxima.map(|maxima| maxima.wrapping_add(row)),
         }
     }
 

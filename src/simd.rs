@@ -66,6 +66,11 @@ pub trait Lanes<T: Copy>: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a * b + c` where the product is exact: rounded once or twice, it is the same.
+    #[inline(always)]
+    fn add_exact_product(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.add(self.mul(a, b), c)
+    }
     /// `if a > b { a } else { b }`.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// `if a < b { a } else { b }`.
@@ -81,6 +86,8 @@ pub trait Lanes<T: Copy>: Copy {
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
     /// `if m { a } else { b }`.
     fn select(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+    /// `if v is NaN { other } else { v }`.
+    fn replace_nan(self, v: Self::V, other: Self::V) -> Self::V;
     /// Lane `i` is whether byte `i` is not zero.
     /// # Safety
     /// `p` is valid for reading as many bytes as there are lanes.
@@ -118,21 +125,22 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     /// 16 numbers of 16 bits.
     type Halves: Copy;
     /// # Safety
-    /// `p` is valid for reading 16 elements; no alignment is needed.
-    unsafe fn load_halves(self, p: *const u16) -> Self::Halves;
-    /// # Safety
     /// `p` is valid for writing 16 elements; no alignment is needed.
     unsafe fn store_halves(self, v: Self::Halves, p: *mut u16);
     /// As [`Lanes::stream`].
     /// # Safety
     /// `p` is valid for writing 16 elements and aligned to their 32 bytes.
     unsafe fn stream_halves(self, v: Self::Halves, p: *mut u16);
-    /// Numbers of binary16 (5 bits of exponent), exactly.
-    fn widen_f16(self, v: Self::Halves) -> <Self as Lanes<f32>>::V;
+    /// 16 numbers of binary16 (5 bits of exponent), exactly.
+    /// # Safety
+    /// `p` is valid for reading 16 elements; no alignment is needed.
+    unsafe fn load_f16(self, p: *const u16) -> <Self as Lanes<f32>>::V;
     /// Rounded to binary16, to nearest even. A NaN must be the canonical one, and so is the result, `0x7e00`.
     fn narrow_f16(self, v: <Self as Lanes<f32>>::V) -> Self::Halves;
-    /// Numbers of bfloat16 (the upper half of an `f32`), exactly.
-    fn widen_bf16(self, v: Self::Halves) -> <Self as Lanes<f32>>::V;
+    /// 16 numbers of bfloat16 (the upper half of an `f32`), exactly.
+    /// # Safety
+    /// As [`Simd::load_f16`].
+    unsafe fn load_bf16(self, p: *const u16) -> <Self as Lanes<f32>>::V;
     /// Rounded to bfloat16, to nearest even, by integer arithmetic: the processors' own instruction takes subnormal
     /// numbers for zero. A NaN must be the canonical one, and so is the result, `0x7fc0`.
     fn narrow_bf16(self, v: <Self as Lanes<f32>>::V) -> Self::Halves;

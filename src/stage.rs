@@ -12,7 +12,7 @@
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
 
 use crate::float::{Element, Float, Single};
-use crate::kernels::rowsum::MAX_WIDTH;
+use crate::kernels::rowsum::{LONG, MAX_WIDTH, reduce_max};
 use crate::lines::{AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, put_per_row, side_by_side};
 use crate::shape::{Shape, View};
 use crate::simd::{Simd, Task, VECTOR_BYTES, dispatch, prefetch};
@@ -148,13 +148,13 @@ impl<E: Element> Storage<E> for Native {
 }
 
 macro_rules! halves {
-    ($($storage:ident: $from:ident, $to:ident;)+) => {$(
+    ($($storage:ident: $load:ident, $to:ident;)+) => {$(
         impl Storage<Single> for $storage {
             type Item = u16;
             #[inline(always)]
             unsafe fn load<S: Simd>(s: S, p: *const u16) -> <Single as Element>::V<S> {
                 // SAFETY: the caller's promise.
-                s.$from(unsafe { s.load_halves(p) })
+                unsafe { s.$load(p) }
             }
             #[inline(always)]
             unsafe fn store<S: Simd>(s: S, v: <Single as Element>::V<S>, p: *mut u16) {
@@ -169,7 +169,7 @@ macro_rules! halves {
         }
     )+};
 }
-halves! { F16: widen_f16, narrow_f16; Bf16: widen_bf16, narrow_bf16; }
+halves! { F16: load_f16, narrow_f16; Bf16: load_bf16, narrow_bf16; }
 
 /// Rows `row..row + n` of an operand, and the block that they are copied to or from.
 struct Piece<'a, T: Float> {
@@ -187,6 +187,8 @@ struct Piece<'a, T: Float> {
     hidden: T,
     /// How many bytes ahead to prefetch.
     ahead: usize,
+    /// Where the largest element of each row goes, or null; for rows of neighbours, of a vector or more.
+    maxima: *mut T,
 }
 
 impl<'a, T: Float> Piece<'a, T> {
@@ -194,7 +196,19 @@ impl<'a, T: Float> Piece<'a, T> {
         let &Frame { row, n, columns, step, .. } = frame;
         // In columns, the next block goes on where this one ends.
         let ahead = if columns { n * operand.format.size } else { AHEAD_BYTES };
-        Piece { operand, shape, row, n, block, columns, step, mask: None, hidden: T::Ops::NEG_INF, ahead }
+        Piece {
+            operand,
+            shape,
+            row,
+            n,
+            block,
+            columns,
+            step,
+            mask: None,
+            hidden: T::Ops::NEG_INF,
+            ahead,
+            maxima: std::ptr::null_mut(),
+        }
     }
 
     fn typed<I>(&self) -> View<I> {
@@ -252,24 +266,31 @@ fn prefetch_pair<E: Element, I>(p: *const I) {
     }
 }
 
-/// Converts `n` neighbouring items; with `MASK`, those whose byte of the mask is 0 become `hidden`.
+/// Converts `n` neighbouring items; with `MASK`, those whose byte of the mask is 0 become `hidden`. With `MAX`, and from a
+/// vector of items on, gives their lane-wise maximum; NaN is passed over.
 ///
 /// # Safety
 /// `from` is valid for reading and `to` for writing `n` elements; with `MASK`, `mask` for reading as many.
 #[inline(always)]
-unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool>(
+unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool, const MAX: bool>(
     s: S,
     from: *const F::Item,
     to: *mut E::T,
     n: usize,
     (mask, hidden): (*const u8, E::T),
     ahead: usize,
-) {
+) -> E::V<S> {
+    debug_assert!(!MAX || n >= E::WIDTH, "a vector of items");
     let low = E::splat(s, hidden);
+    // Two chains: one would wait for itself.
+    let mut max = [E::splat(s, E::NEG_INF); 2];
     macro_rules! convert {
-        ($i:expr) => {
+        ($i:expr, $max:expr) => {
             let v = F::load(s, from.add($i));
             let v = if MASK { E::select(s, E::load_mask(s, mask.add($i)), v, low) } else { v };
+            if MAX {
+                $max = E::max(s, v, $max);
+            }
             E::store(s, v, to.add($i));
         };
     }
@@ -281,13 +302,13 @@ unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool>(
         }
         // SAFETY: in range.
         unsafe {
-            convert!(i);
-            convert!(i + E::WIDTH);
+            convert!(i, max[0]);
+            convert!(i + E::WIDTH, max[1]);
         }
         i += 2 * E::WIDTH;
     }
     if i == n {
-        return;
+        return E::max(s, max[0], max[1]);
     }
     // SAFETY: in range; fewer than two vectors remain, the last of which may begin with what is there already.
     unsafe {
@@ -298,12 +319,14 @@ unsafe fn widen_line<E: Element, F: Storage<E>, S: Simd, const MASK: bool>(
                 mask.copy_to_nonoverlapping(bytes.as_mut_ptr(), n);
                 v = E::select(s, E::load_mask(s, bytes.as_ptr()), v, low);
             }
-            return E::store_first(s, v, to, n);
+            E::store_first(s, v, to, n);
+            return v;
         }
         for i in [i.min(n - E::WIDTH), n - E::WIDTH] {
-            convert!(i);
+            convert!(i, max[0]);
         }
     }
+    E::max(s, max[0], max[1])
 }
 
 /// Rounds `n` neighbouring elements.
@@ -369,37 +392,45 @@ impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        if self.piece.mask.is_some() { self.copy::<S, true>(s) } else { self.copy::<S, false>(s) }
+        match (self.piece.mask.is_some(), self.piece.maxima.is_null()) {
+            (false, true) => self.copy::<S, false, false>(s),
+            (false, false) => self.copy::<S, false, true>(s),
+            (true, true) => self.copy::<S, true, false>(s),
+            (true, false) => self.copy::<S, true, true>(s),
+        }
     }
 }
 
 impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
     #[inline(always)]
-    fn copy<S: Simd, const MASK: bool>(self, s: S) {
+    fn copy<S: Simd, const MASK: bool, const MAX: bool>(self, s: S) {
         type E<T> = <T as Float>::Ops;
         let width = <E<T> as Element>::WIDTH;
-        let Stage { piece: &Piece { shape, row, n, block, columns, step, mask, hidden, ahead, .. }, view } =
-            self;
+        let Stage { piece, view } = self;
+        let &Piece { shape, row, n, block, columns, step, mask, hidden, ahead, maxima, .. } = piece;
         let (len, inner) = (shape.len, shape.inner);
         let start = view.row(row, inner).cast_const();
         let (mask, mask_step) = mask.unwrap_or((std::ptr::null(), len as isize));
         let flat = inner == 1 && view.outer == len as isize && step == len && mask_step == len as isize;
         // SAFETY: the view has these rows, the block room for them.
         unsafe {
-            if columns {
-                for c in 0..len {
-                    let line = start.wrapping_offset(c as isize * view.len);
-                    let mask = mask.wrapping_offset(c as isize * mask_step);
-                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(c * step), n, (mask, hidden), ahead);
-                }
-            } else if view.len == 1 && flat {
-                widen_line::<E<T>, F, S, MASK>(s, start, block, n * len, (mask, hidden), ahead);
-            } else if view.len == 1 {
+            if MAX || view.len == 1 && !columns && !flat {
                 for i in 0..n {
                     let line = view.row(row + i, inner).cast_const();
-                    let mask = mask.wrapping_offset(i as isize * mask_step);
-                    widen_line::<E<T>, F, S, MASK>(s, line, block.add(i * step), len, (mask, hidden), ahead);
+                    let (mask, to) = (mask.wrapping_offset(i as isize * mask_step), block.add(i * step));
+                    let max = widen_line::<E<T>, F, S, MASK, MAX>(s, line, to, len, (mask, hidden), ahead);
+                    if MAX {
+                        maxima.add(i).write(reduce_max::<E<T>, S>(s, max));
+                    }
                 }
+            } else if columns {
+                for c in 0..len {
+                    let line = start.wrapping_offset(c as isize * view.len);
+                    let (mask, to) = (mask.wrapping_offset(c as isize * mask_step), block.add(c * step));
+                    widen_line::<E<T>, F, S, MASK, false>(s, line, to, n, (mask, hidden), ahead);
+                }
+            } else if view.len == 1 {
+                widen_line::<E<T>, F, S, MASK, false>(s, start, block, n * len, (mask, hidden), ahead);
             } else if side_by_side(&view, shape, row, n) {
                 for c in (0..len).step_by(width) {
                     let left = (len - c).min(width);
@@ -715,6 +746,8 @@ pub(crate) struct Block<T> {
     /// For [`Walk::ahead`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of.
     /// Not of operands that are given as they lie.
     pub(crate) ahead: isize,
+    /// For [`Walk::maxima`](crate::lines::Walk).
+    pub(crate) maxima: Option<*const T>,
 }
 
 /// Runs a kernel over the given rows of a plan.
@@ -728,6 +761,7 @@ pub(crate) struct Scratch {
     results: [Buffer; 2],
     mask: Buffer,
     counts: Buffer,
+    maxima: Buffer,
 }
 
 thread_local! {
@@ -926,6 +960,7 @@ impl<T: Float> Call<'_, T> {
         // next rows have in theirs (see `Scratch::blocks`).
         let short = self.out.is_some() && shape.len < LINED * VECTOR_BYTES / size_of::<T>();
         let as_they_lie = self.only_rows && mask.is_none() && !short;
+        let mut maxima = None;
         for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
             if as_they_lie && let Some((first, step)) = self.in_place(operand, frame) {
                 views[i] = frame.view(first, step);
@@ -938,6 +973,10 @@ impl<T: Float> Call<'_, T> {
             if !columns && self.x.len() == 1 {
                 // The kernel has prefetched it.
                 piece.ahead = 0;
+                if operand.view.len == 1 && (LONG..=T::Ops::BLOCK).contains(&shape.len) {
+                    piece.maxima = scratch.maxima.get(n);
+                    maxima = Some(per_row(piece.maxima, row).ptr.cast_const());
+                }
             }
             (operand.format.stage)(&piece);
             if let Some(mask) = mask.filter(|_| !lines) {
@@ -971,7 +1010,7 @@ impl<T: Float> Call<'_, T> {
         let ahead = next as isize / size_of::<T>() as isize;
         let counts = per_row(counts, row);
         let bytes = mask.unwrap_or(per_row(std::ptr::null_mut(), 0));
-        run(&plan, row..row + n, &Block { rows: per_rows, counts, mask: bytes, ahead });
+        run(&plan, row..row + n, &Block { rows: per_rows, counts, mask: bytes, ahead, maxima });
         // Rows whose result is finite have no NaN.
         // SAFETY: the kernel has written a result for each row.
         let is_finite = |wide: *mut f64, i: usize| unsafe { wide.add(i).read().is_finite() };

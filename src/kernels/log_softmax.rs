@@ -175,13 +175,19 @@ impl<E: Element> Task for RowTotal<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let RowTotal { x, len, next } = self;
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        for i in (0..self.len).step_by(E::WIDTH) {
-            prefetch(self.next[0].wrapping_add(i));
-            prefetch(self.next[1].wrapping_add(i));
-            // SAFETY: that many elements remain.
-            let x = unsafe { map::load::<E, S>(s, self.x.add(i), (self.len - i).min(E::WIDTH)) };
-            acc = E::accumulate(s, acc, x);
+        let mut i = 0;
+        while i + E::WIDTH <= len {
+            prefetch(next[0].wrapping_add(i));
+            prefetch(next[1].wrapping_add(i));
+            // SAFETY: a vector remains.
+            acc = unsafe { E::accumulate_from(s, acc, x.add(i)) };
+            i += E::WIDTH;
+        }
+        if i < len {
+            // SAFETY: `len - i` elements remain.
+            acc = E::accumulate(s, acc, unsafe { map::load::<E, S>(s, x.add(i), len - i) });
         }
         E::reduce(s, acc)
     }

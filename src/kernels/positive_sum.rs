@@ -13,7 +13,7 @@
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::float::{Acc, Double, Element, V64, load64, store64, two_sum_v};
-use crate::kernels::rowsum::{Block, LONG, MAX_WIDTH, first_bits, reduce_max, reference};
+use crate::kernels::rowsum::{Block, FEW, LONG, MAX_WIDTH, first_bits, reduce_max, reference};
 use crate::lines::{AHEAD_BYTES, GROUP};
 use crate::math::{LN2_HI, LN2_LO, TWO_64, exp_scaled, log, magic};
 use crate::simd::{Simd, prefetch};
@@ -155,8 +155,10 @@ unsafe fn weight_of<E: Element, S: Simd>(s: S, a: *const E::T, b: *const E::T, l
 #[inline(always)]
 fn largest<E: Element, S: Simd>(s: S, mut v: [E::V<S>; MAX_WIDTH], n: usize) -> [E::T; MAX_WIDTH] {
     let mut lanes = [E::ZERO; MAX_WIDTH];
-    if n == 1 {
-        lanes[0] = reduce_max::<E, S>(s, v[0]);
+    if n <= FEW {
+        for i in 0..n {
+            lanes[i] = reduce_max::<E, S>(s, v[i]);
+        }
         return lanes;
     }
     E::transpose(s, &mut v[..E::WIDTH]);
@@ -190,8 +192,12 @@ pub(crate) unsafe fn positive_logs<E: Element, S: Simd>(
     let (mut high, mut low) = ([1.0; GROUP], [0.0; GROUP]);
     let (mut shift, mut shift_low, mut unit) = ([0.0; GROUP], [0.0; GROUP], [1.0; GROUP]);
     let mut left = 0;
-    // What the first sweep has read is still in the first-level cache.
-    let step = if len < LONG { E::WIDTH } else { 1 };
+    // What the first sweep has read is still in a near cache; what follows it waits for the last maximum.
+    let step = match len {
+        0..LONG => E::WIDTH,
+        _ if len <= E::BLOCK => FEW,
+        _ => 1,
+    };
     for j in (0..n).step_by(step) {
         let n = (n - j).min(step);
         let mut top = [E::splat(s, E::NEG_INF); MAX_WIDTH];
@@ -224,8 +230,10 @@ pub(crate) unsafe fn positive_logs<E: Element, S: Simd>(
                 sums[i] = unsafe { sum::<E, S>(s, a, b, len, E::splat(s, magics[i])) };
             }
         }
-        if n == 1 {
-            (high[j], low[j]) = E::reduce(s, sums[0]);
+        if n <= FEW {
+            for i in 0..n {
+                (high[j + i], low[j + i]) = E::reduce(s, sums[i]);
+            }
         } else {
             E::store_wide(s, E::reduce_all(s, &sums[..E::WIDTH]), &mut high, &mut low, j);
         }

@@ -650,7 +650,7 @@ struct ShortRows<'a, E: Element> {
 }
 
 /// Up to so many rows at a time their maxima and sums are reduced one by one, and beyond by a transposition.
-const FEW: usize = 4;
+pub(crate) const FEW: usize = 4;
 /// Elements of a row from which on so few are taken at a time: what their maximum has read is then still in the
 /// first-level cache.
 pub(crate) const LONG: usize = 256;
@@ -672,20 +672,27 @@ impl<E: Element> ShortRows<'_, E> {
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
         let step = if rows.len < LONG { E::WIDTH } else { FEW };
+        debug_assert!(rows.maxima.is_none() || rows.len >= LONG, "few rows at a time");
         for j in (0..rows.n).step_by(step) {
             let n = (rows.n - j).min(step);
             let mut max = [E::splat(s, E::ZERO); MAX_WIDTH];
-            for (i, max) in max.iter_mut().enumerate().take(n) {
-                if counted >> (j + i) & 1 == 1 {
-                    // SAFETY: a row has `len` elements.
-                    *max =
-                        unsafe { block_max::<E, S>(s, rows.x(0, j + i), rows.len, E::splat(s, E::NEG_INF)) };
+            if rows.maxima.is_none() {
+                for (i, max) in max.iter_mut().enumerate().take(n) {
+                    if counted >> (j + i) & 1 == 1 {
+                        let low = E::splat(s, E::NEG_INF);
+                        // SAFETY: a row has `len` elements.
+                        *max = unsafe { block_max::<E, S>(s, rows.x(0, j + i), rows.len, low) };
+                    }
                 }
             }
             let mut lanes = [E::ZERO; MAX_WIDTH];
             let max = if n <= FEW {
                 for i in 0..n {
-                    lanes[i] = reduce_max::<E, S>(s, max[i]);
+                    lanes[i] = match rows.maxima {
+                        // SAFETY: there is one for each row.
+                        Some(maxima) => unsafe { maxima.add(j + i).read() },
+                        None => reduce_max::<E, S>(s, max[i]),
+                    };
                 }
                 // SAFETY: the array holds a vector.
                 unsafe { E::load(s, lanes.as_ptr()) }

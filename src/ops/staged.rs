@@ -80,7 +80,7 @@ unsafe fn run_all<T: Float>(call: &Call<'_, T>, run: &Run<'_, T>) {
 /// As [`run_all`].
 unsafe fn run_kernel<T: Float, K: Kernel<E = T::Ops>>(call: &Call<'_, T>, kernel: &K) {
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
-        Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) }.run();
+        Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead), maxima: block.maxima }.run();
     };
     // SAFETY: the caller's promise.
     unsafe { run_all(call, &run) }
@@ -239,7 +239,7 @@ pub(crate) unsafe fn logsumexp_backward<T: Float>(
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
         let [grad, lse] = block.rows;
         let kernel = LogSumExpBackward { grad: Scale::Rows(grad, 1), lse, inner: 1 };
-        Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) }.run();
+        Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead), maxima: block.maxima }.run();
     };
     // SAFETY: the caller's promise.
     unsafe { run_all(&call, &run) }
@@ -325,7 +325,7 @@ impl<T: Float> Loss<'_, T> {
     /// As [`run_all`].
     unsafe fn run_kernel<K: Kernel<E = T::Ops>>(&self, kernel: &K) -> f64 {
         let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
-            Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) }.run();
+            Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead), maxima: block.maxima }.run();
         };
         // SAFETY: the caller's promise.
         unsafe { self.run(&run) }
@@ -420,7 +420,7 @@ unsafe fn spread_over_mask<T: Float, const SOFT: bool, const GRAD: bool>(
             smoothing,
             z_loss,
         };
-        Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead) }.run();
+        Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead), maxima: block.maxima }.run();
     };
     // SAFETY: the caller's promise.
     unsafe { loss.run(&run) }

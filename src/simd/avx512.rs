@@ -121,6 +121,11 @@ impl Lanes<f32> for Avx512 {
         isa!(_mm512_mask_blend_ps(m, b, a))
     }
     #[inline(always)]
+    fn replace_nan(self, v: __m512, other: __m512) -> __m512 {
+        let nan = isa!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v));
+        isa!(_mm512_mask_blend_ps(nan, v, other))
+    }
+    #[inline(always)]
     unsafe fn load_mask(self, p: *const u8) -> __mmask16 {
         // SAFETY: the caller's promise; the token for the instruction set.
         unsafe {
@@ -229,6 +234,10 @@ impl Lanes<f64> for Avx512 {
         isa!(_mm512_fmadd_pd(a, b, c))
     }
     #[inline(always)]
+    fn add_exact_product(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d {
+        isa!(_mm512_fmadd_pd(a, b, c))
+    }
+    #[inline(always)]
     fn max(self, a: __m512d, b: __m512d) -> __m512d {
         isa!(_mm512_max_pd(a, b))
     }
@@ -257,6 +266,11 @@ impl Lanes<f64> for Avx512 {
     #[inline(always)]
     fn select(self, m: __mmask8, a: __m512d, b: __m512d) -> __m512d {
         isa!(_mm512_mask_blend_pd(m, b, a))
+    }
+    #[inline(always)]
+    fn replace_nan(self, v: __m512d, other: __m512d) -> __m512d {
+        let nan = isa!(_mm512_cmp_pd_mask::<_CMP_UNORD_Q>(v, v));
+        isa!(_mm512_mask_blend_pd(nan, v, other))
     }
     #[inline(always)]
     unsafe fn load_mask(self, p: *const u8) -> __mmask8 {
@@ -331,11 +345,6 @@ impl Simd for Avx512 {
     }
     type Halves = __m256i;
     #[inline(always)]
-    unsafe fn load_halves(self, p: *const u16) -> __m256i {
-        // SAFETY: the caller's promise; the token for the instruction set.
-        unsafe { _mm256_loadu_si256(p.cast()) }
-    }
-    #[inline(always)]
     unsafe fn store_halves(self, v: __m256i, p: *mut u16) {
         // SAFETY: the caller's promise; the token for the instruction set.
         unsafe { _mm256_storeu_si256(p.cast(), v) }
@@ -346,15 +355,18 @@ impl Simd for Avx512 {
         unsafe { _mm256_stream_si256(p.cast(), v) }
     }
     #[inline(always)]
-    fn widen_f16(self, v: __m256i) -> __m512 {
-        isa!(_mm512_cvtph_ps(v))
+    unsafe fn load_f16(self, p: *const u16) -> __m512 {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
     fn narrow_f16(self, v: __m512) -> __m256i {
         isa!(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
     }
     #[inline(always)]
-    fn widen_bf16(self, v: __m256i) -> __m512 {
+    unsafe fn load_bf16(self, p: *const u16) -> __m512 {
+        // SAFETY: the caller's promise; the token for the instruction set.
+        let v = unsafe { _mm256_loadu_si256(p.cast()) };
         isa!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v))))
     }
     #[inline(always)]

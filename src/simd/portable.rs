@@ -128,6 +128,10 @@ macro_rules! lanes {
                 each!(|a, b, m| if m { a } else { b })
             }
             #[inline(always)]
+            fn replace_nan(self, v: Self::V, other: Self::V) -> Self::V {
+                each!(|v, other| if v.is_nan() { other } else { v })
+            }
+            #[inline(always)]
             unsafe fn load_mask(self, p: *const u8) -> Self::M {
                 // SAFETY: the caller's promise.
                 let bytes: [u8; $width] = unsafe { p.cast::<[u8; $width]>().read() };
@@ -206,11 +210,6 @@ impl Simd for Portable {
     }
     type Halves = [u16; 16];
     #[inline(always)]
-    unsafe fn load_halves(self, p: *const u16) -> [u16; 16] {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[u16; 16]>().read_unaligned() }
-    }
-    #[inline(always)]
     unsafe fn store_halves(self, v: [u16; 16], p: *mut u16) {
         // SAFETY: the caller's promise.
         unsafe { p.cast::<[u16; 16]>().write_unaligned(v) }
@@ -221,15 +220,18 @@ impl Simd for Portable {
         unsafe { self.store_halves(v, p) }
     }
     #[inline(always)]
-    fn widen_f16(self, v: [u16; 16]) -> [f32; 16] {
-        map_each(v, f16_to_f32)
+    unsafe fn load_f16(self, p: *const u16) -> [f32; 16] {
+        // SAFETY: the caller's promise.
+        map_each(unsafe { p.cast::<[u16; 16]>().read_unaligned() }, f16_to_f32)
     }
     #[inline(always)]
     fn narrow_f16(self, v: [f32; 16]) -> [u16; 16] {
         map_each(v, f32_to_f16)
     }
     #[inline(always)]
-    fn widen_bf16(self, v: [u16; 16]) -> [f32; 16] {
+    unsafe fn load_bf16(self, p: *const u16) -> [f32; 16] {
+        // SAFETY: the caller's promise.
+        let v = unsafe { p.cast::<[u16; 16]>().read_unaligned() };
         map_each(v, |v| f32::from_bits(u32::from(v) << 16))
     }
     #[inline(always)]

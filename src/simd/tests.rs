@@ -45,6 +45,7 @@ at_every_level! {
     arithmetic_f64: |s| { arithmetic::<f64, S>(s) }
     fma_f32: |s| { fma::<f32, S>(s) }
     fma_f64: |s| { fma::<f64, S>(s) }
+    exact_product: |s| { exact_product(s) }
     round_f32: |s| { round::<f32, S>(s) }
     round_f64: |s| { round::<f64, S>(s) }
     scale_by_f32: |s| { scale_by::<f32, S>(s, 1.5 * 8_388_608.0 + 127.0) }
@@ -100,6 +101,21 @@ fn fma<T: Number, S: Lanes<T>>(s: S) {
         }
         let got = numbers(s, s.fma(vector(s, &a), vector(s, &b), vector(s, &c)));
         expect(&got, &[&a, &b, &c], |x| x[0].mul_add(x[1], x[2]));
+    }
+}
+
+#[inline(always)]
+fn exact_product<S: Simd>(s: S) {
+    let mut random = Random(19);
+    for _ in 0..ROUNDS {
+        let [mut a, mut b, mut c] = [lanes::<f64>(), lanes::<f64>(), lanes::<f64>()];
+        for i in 0..a.len() {
+            (a[i], b[i]) = (f64::from(f32::any(&mut random)), f64::from(f32::any(&mut random)));
+            // Anything, or what cancels but for a few bits.
+            c[i] = if random.below(2) == 0 { f64::any(&mut random) } else { -(a[i] * b[i]).next_up() };
+        }
+        let got = numbers(s, s.add_exact_product(vector(s, &a), vector(s, &b), vector(s, &c)));
+        expect(&got, &[&a, &b, &c], |x| x[0] * x[1] + x[2]);
     }
 }
 
@@ -191,6 +207,8 @@ fn comparison<T: Number, S: Lanes<T>>(s: S) {
         assert_eq!(s.bits(less), want, "{a:?} < {b:?}");
         let got = numbers(s, s.select(less, vector(s, &c), vector(s, &d)));
         expect(&got, &[&a, &b, &c, &d], |x| if x[0] < x[1] { x[2] } else { x[3] });
+        let got = numbers(s, s.replace_nan(vector(s, &a), vector(s, &b)));
+        expect(&got, &[&a, &b], |x| if x[0].partial_cmp(&x[0]).is_none() { x[1] } else { x[0] });
     }
 }
 
@@ -343,10 +361,10 @@ fn halves<S: Simd, const MANTISSA: u32>(s: S) {
     };
     for first in (0..1u32 << 16).step_by(16) {
         let bits: [u16; 16] = std::array::from_fn(|i| (first + i as u32) as u16);
+        let p = bits.as_ptr();
         // SAFETY: the array holds 16 elements.
-        let loaded = unsafe { s.load_halves(bits.as_ptr()) };
-        let got =
-            numbers::<f32, S>(s, if MANTISSA == 10 { s.widen_f16(loaded) } else { s.widen_bf16(loaded) });
+        let loaded = unsafe { if MANTISSA == 10 { s.load_f16(p) } else { s.load_bf16(p) } };
+        let got = numbers::<f32, S>(s, loaded);
         for (i, &x) in got.iter().enumerate() {
             let want = half_value(bits[i], MANTISSA) as f32;
             assert!(x.to_bits() == want.to_bits() || x.is_nan() && want.is_nan(), "{:#x} is {x}", bits[i]);

@@ -49,6 +49,12 @@ SHAPES: list[tuple[tuple[int, ...], int]] = [
     ((1500, 3), 0),
     ((50,), 0),
     ((1,), 0),
+    # Around the lengths of rows whose maximum is found while they are converted.
+    ((21, 255), 1),
+    ((22, 256), 1),
+    ((9, 267), 1),
+    ((7, 1024), 1),
+    ((7, 1025), 1),
 ]
 LARGE: list[tuple[tuple[int, ...], int]] = [
     ((30011, 10), 1),
