@@ -64,7 +64,8 @@ pub(crate) struct Rows<E: Element> {
     pub(crate) stream: bool,
     /// How many elements behind a row's those lie that are best fetched while it is worked on.
     pub(crate) ahead: isize,
-    /// The largest element of each row of the first operand, if that is known; NaN is passed over.
+    /// The largest element of each row of the first operand, if that is known; NaN is passed over. For rows of
+    /// [`LONG`](crate::kernels::rowsum::LONG) elements or more.
     pub(crate) maxima: Option<*const E::T>,
 }
 
@@ -240,7 +241,7 @@ pub(crate) struct Walk<'a, K: Kernel> {
     pub(crate) rows: Range<usize>,
     /// [`Rows::ahead`], where the rows are not what lies in memory.
     pub(crate) ahead: Option<isize>,
-    /// The largest element of each row of the first operand, if that is known: as an array of the whole batch.
+    /// [`Rows::maxima`], if they are known: as an array of the whole batch.
     pub(crate) maxima: Option<*const <K::E as Element>::T>,
 }
 

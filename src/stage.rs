@@ -1,7 +1,7 @@
 //! Operands that the kernels do not take as they are: 16-bit numbers, and elements under a mask.
 //!
 //! The rows of a chunk go through scratch memory, a *block* of them at a time that stays in the first-level cache (long
-//! columns, and rows under a mask, in the second):
+//! rows and columns, and rows under a mask, in the second):
 //! each operand is copied and converted (*staged*), [`crate::lines::Walk`] runs on the copies, and the results are
 //! rounded into the caller's array. So no kernel knows of formats, and plain operands pay nothing for them.
 //!
@@ -19,8 +19,11 @@ use crate::simd::{Simd, Task, VECTOR_BYTES, dispatch, prefetch};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Bytes of all blocks of a call together: half of a first-level cache, or more.
+/// Bytes of all blocks of a call together, for short rows: half of a first-level cache, or more.
 const BLOCK_BYTES: usize = 24 * 1024;
+/// The same for rows of which fewer than [`GROUP`] fit there: more of them share what is done once a block, and a kernel
+/// that knows their maxima reads them once.
+const ROW_BYTES: usize = 64 * 1024;
 /// Longer columns that are transposed together: those of one cache line.
 const TOGETHER: usize = 32;
 /// The most bytes of a block of long columns.
@@ -722,13 +725,25 @@ pub(crate) struct Call<'a, T: Float> {
     pub(crate) stream: bool,
     /// No block is in columns, and rows that need no copy are given to the kernel as they lie.
     pub(crate) only_rows: bool,
+    /// The kernel sums the exponentials of a single operand's rows, for which it needs their maxima.
+    pub(crate) sums: bool,
 }
 
 impl<'a, T: Float> Call<'a, T> {
     /// One without results, to be completed.
     pub(crate) fn new(shape: Shape, x: &'a [Operand<T>]) -> Self {
         let results = Results::As(PerRow::Nothing);
-        Call { shape, x, rows: &[], out: None, results, mask: None, stream: false, only_rows: false }
+        Call {
+            shape,
+            x,
+            rows: &[],
+            out: None,
+            results,
+            mask: None,
+            stream: false,
+            only_rows: false,
+            sums: true,
+        }
     }
 }
 
@@ -846,8 +861,8 @@ impl<T: Float> Call<'_, T> {
         } else if self.x.iter().chain(&self.out).any(|x| x.view.len != 1) {
             (TALL_BYTES / (self.shape.len * size_of::<T>())).clamp(1, TOGETHER)
         } else {
-            let several = if self.mask.is_some() { self.fitting(MASKED_BYTES).min(MASKED_ROWS) } else { 1 };
-            rows.max(several).max(1)
+            let masked = || self.fitting(MASKED_BYTES).min(MASKED_ROWS).max(rows);
+            self.mask.map_or_else(|| self.fitting(ROW_BYTES).min(GROUP), |_| masked()).max(1)
         }
     }
 
@@ -973,9 +988,9 @@ impl<T: Float> Call<'_, T> {
             if !columns && self.x.len() == 1 {
                 // The kernel has prefetched it.
                 piece.ahead = 0;
-                if operand.view.len == 1 && (LONG..=T::Ops::BLOCK).contains(&shape.len) {
+                if self.sums && operand.view.len == 1 && (LONG..=T::Ops::BLOCK).contains(&shape.len) {
                     piece.maxima = scratch.maxima.get(n);
-                    maxima = Some(per_row(piece.maxima, row).ptr.cast_const());
+                    maxima = Some(piece.maxima.wrapping_sub(row).cast_const());
                 }
             }
             (operand.format.stage)(&piece);

@@ -142,7 +142,9 @@ def _weighted_sums(
     if 0 in full:
         rows = math.prod(length for axis, length in enumerate(full) if axis not in axes)
         return np.full(rows, -np.inf), np.zeros(rows)
-    a, b = np.broadcast_to(plain(a, work), full), np.broadcast_to(plain(b, work), full)
+    a, b = (
+        x if x.shape == full else np.broadcast_to(x, full) for x in (plain(a, work), plain(b, work))
+    )
     if mask is not None:
         mask = mask.reshape(full)
     answer: Any = NotImplemented

@@ -186,8 +186,10 @@ impl<E: Element> Task for RowTotal<E> {
             i += E::WIDTH;
         }
         if i < len {
+            prefetch(next[0].wrapping_add(i));
+            prefetch(next[1].wrapping_add(i));
             // SAFETY: `len - i` elements remain.
-            acc = E::accumulate(s, acc, unsafe { map::load::<E, S>(s, x.add(i), len - i) });
+            acc = E::accumulate(s, acc, unsafe { E::load_first(s, x.add(i), len - i, E::ZERO) });
         }
         E::reduce(s, acc)
     }

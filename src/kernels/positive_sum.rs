@@ -56,8 +56,10 @@ unsafe fn bounds<E: Element, S: Simd>(s: S, a: *const E::T, b: *const E::T, len:
     while i + 2 * E::WIDTH <= len {
         for j in 0..2 {
             let (a, b) = (a.wrapping_add(i + j * E::WIDTH), b.wrapping_add(i + j * E::WIDTH));
-            prefetch(a.wrapping_byte_add(AHEAD_BYTES));
-            prefetch(b.wrapping_byte_add(AHEAD_BYTES));
+            if len > E::BLOCK {
+                prefetch(a.wrapping_byte_add(AHEAD_BYTES));
+                prefetch(b.wrapping_byte_add(AHEAD_BYTES));
+            }
             // SAFETY: two vectors remain.
             unsafe {
                 take!(j, E::load(s, a), E::load(s, b));
@@ -101,6 +103,9 @@ unsafe fn sum<E: Element, S: Simd>(
         let lag = whole.min(LAG * E::WIDTH);
         macro_rules! exponential {
             ($i:expr) => {
+                // The next rows come from memory meanwhile.
+                prefetch(a.wrapping_add($i).wrapping_byte_add(AHEAD_BYTES));
+                prefetch(b.wrapping_add($i).wrapping_byte_add(AHEAD_BYTES));
                 // SAFETY: `i + WIDTH <= n`, and a block has room for as many.
                 unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, a.add($i)), magic), e.add($i)) };
             };
@@ -192,7 +197,7 @@ pub(crate) unsafe fn positive_logs<E: Element, S: Simd>(
     let (mut high, mut low) = ([1.0; GROUP], [0.0; GROUP]);
     let (mut shift, mut shift_low, mut unit) = ([0.0; GROUP], [0.0; GROUP], [1.0; GROUP]);
     let mut left = 0;
-    // What the first sweep has read is still in a near cache; what follows it waits for the last maximum.
+    // As many rows as are still in a near cache when they are read again: their sums wait for the last one's maximum.
     let step = match len {
         0..LONG => E::WIDTH,
         _ if len <= E::BLOCK => FEW,

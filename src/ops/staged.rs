@@ -235,7 +235,7 @@ pub(crate) unsafe fn logsumexp_backward<T: Float>(
 ) {
     let (rows, x) = ([grad, lse], [x]);
     let stream = streams(shape.size(), &out, &x);
-    let call = Call { rows: &rows, out: Some(out), stream, ..Call::new(shape, &x) };
+    let call = Call { rows: &rows, out: Some(out), stream, sums: false, ..Call::new(shape, &x) };
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
         let [grad, lse] = block.rows;
         let kernel = LogSumExpBackward { grad: Scale::Rows(grad, 1), lse, inner: 1 };
@@ -443,7 +443,7 @@ pub(crate) unsafe fn classification_error<T: Float>(
     let kernel = ClassificationError::<T::Ops> { labels, weights, element: PhantomData };
     let x = [x];
     let call = |per_row| {
-        let call = Call { results: Results::As(per_row), ..Call::new(shape, &x) };
+        let call = Call { results: Results::As(per_row), sums: false, ..Call::new(shape, &x) };
         // SAFETY: the caller's promise.
         unsafe { run_kernel(&call, &kernel) };
     };

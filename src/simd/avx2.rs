@@ -87,7 +87,7 @@ impl Lanes<f32> for Avx2 {
     #[inline(always)]
     unsafe fn store_first(self, v: [__m256; 2], p: *mut f32, n: usize) {
         debug_assert!(n <= 16);
-        // In parts whose sizes are powers of two: a masked store takes four times as long on AMD's processors.
+        // In parts whose sizes are powers of two: two masked stores take four times as long on AMD's processors.
         let (mut p, mut v) = (p, v);
         // SAFETY: the parts have `n` elements together; the token for the instruction set.
         unsafe {
@@ -104,7 +104,7 @@ impl Lanes<f32> for Avx2 {
                 (p, quad) = (p.add(4), _mm256_extractf128_ps::<1>(v[0]));
             }
             if n & 2 != 0 {
-                _mm_storel_pd(p.cast(), _mm_castps_pd(quad));
+                _mm_storel_epi64(p.cast(), _mm_castps_si128(quad));
                 (p, quad) = (p.add(2), _mm_movehl_ps(quad, quad));
             }
             if n & 1 != 0 {

@@ -45,7 +45,7 @@ at_every_level! {
     arithmetic_f64: |s| { arithmetic::<f64, S>(s) }
     fma_f32: |s| { fma::<f32, S>(s) }
     fma_f64: |s| { fma::<f64, S>(s) }
-    exact_product: |s| { exact_product(s) }
+    exact_product: |s| { products(s) }
     round_f32: |s| { round::<f32, S>(s) }
     round_f64: |s| { round::<f64, S>(s) }
     scale_by_f32: |s| { scale_by::<f32, S>(s, 1.5 * 8_388_608.0 + 127.0) }
@@ -105,7 +105,7 @@ fn fma<T: Number, S: Lanes<T>>(s: S) {
 }
 
 #[inline(always)]
-fn exact_product<S: Simd>(s: S) {
+fn products<S: Simd>(s: S) {
     let mut random = Random(19);
     for _ in 0..ROUNDS {
         let [mut a, mut b, mut c] = [lanes::<f64>(), lanes::<f64>(), lanes::<f64>()];
@@ -114,8 +114,10 @@ fn exact_product<S: Simd>(s: S) {
             // Anything, or what cancels but for a few bits.
             c[i] = if random.below(2) == 0 { f64::any(&mut random) } else { -(a[i] * b[i]).next_up() };
         }
-        let got = numbers(s, s.add_exact_product(vector(s, &a), vector(s, &b), vector(s, &c)));
-        expect(&got, &[&a, &b, &c], |x| x[0] * x[1] + x[2]);
+        let [va, vb, vc] = [&a, &b, &c].map(|x| vector::<f64, S>(s, x));
+        expect(&numbers(s, Lanes::<f64>::add_exact_product(s, va, vb, vc)), &[&a, &b, &c], |x| {
+            x[0] * x[1] + x[2]
+        });
     }
 }
 

@@ -295,6 +295,18 @@ def test_squared_error_with_extreme_incoming_gradients(dtype: Any, reduction: st
             np.testing.assert_allclose(grad, expected, rtol=4 * np.finfo(dtype).eps)
 
 
+def test_squared_error_with_a_factor_whose_double_overflows() -> None:
+    pred, target = np.float32([1.0, 2.0, 3.0]), np.float32([1.0, 1.0, 4.0])
+    for factor, unit in ((1.7e308, np.inf), (-1.7e308, -np.inf), (5e-324, 0.0)):
+        for copies in (1, 30):  # in part of a vector, and in whole ones
+            _, grad = lk.mse_loss_value_and_grad(
+                np.tile(pred, copies), np.tile(target, copies), reduction="sum", grad_output=factor
+            )
+            np.testing.assert_array_equal(grad, np.tile([0.0, unit, -unit], copies))
+    _, grad = lk.mse_loss_value_and_grad(pred, target, reduction="sum", grad_output=np.inf)
+    np.testing.assert_array_equal(grad, [np.nan, np.inf, -np.inf])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_gradient_at_a_certain_label_is_minus_zero(dtype: Any) -> None:
     _, grad = lk.cross_entropy_value_and_grad(np.array([[0, -np.inf]], dtype), [0])
