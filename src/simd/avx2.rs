@@ -291,26 +291,12 @@ impl Lanes<f64> for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_first(self, v: [__m256d; 2], p: *mut f64, n: usize) {
-        debug_assert!(n <= 8);
-        // As for `f32`.
-        let (mut p, mut v) = (p, v);
-        // SAFETY: the parts have `n` elements together; the token for the instruction set.
+        // (In parts, as for `f32`, the loop before it would lose its registers: a tenth more instructions for rows of 1000.)
+        let m = first8(self, n);
+        // SAFETY: as in `load_first`.
         unsafe {
-            if n >= 8 {
-                return self.store(v, p);
-            }
-            if n & 4 != 0 {
-                _mm256_storeu_pd(p, v[0]);
-                (p, v[0]) = (p.add(4), v[1]);
-            }
-            let mut pair = _mm256_castpd256_pd128(v[0]);
-            if n & 2 != 0 {
-                _mm_storeu_pd(p, pair);
-                (p, pair) = (p.add(2), _mm256_extractf128_pd::<1>(v[0]));
-            }
-            if n & 1 != 0 {
-                _mm_store_sd(p, pair);
-            }
+            _mm256_maskstore_pd(p, m[0], v[0]);
+            _mm256_maskstore_pd(p.wrapping_add(4), m[1], v[1]);
         }
     }
     #[inline(always)]
