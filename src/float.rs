@@ -97,9 +97,14 @@ pub trait Element: Copy + Send + Sync + 'static {
     type V<S: Simd>: Copy;
     type M<S: Simd>: Copy;
 
+    /// Whether 16-bit numbers are vectors of these elements.
+    const HALVES: bool;
+
     fn to_f64(x: Self::T) -> f64;
     fn from_f64(x: f64) -> Self::T;
     fn splat<S: Simd>(s: S, x: Self::T) -> Self::V<S>;
+    /// A vector of `HALVES`: bfloat16, or binary16.
+    unsafe fn load_halves<S: Simd, const BF16: bool>(s: S, p: *const u16) -> Self::V<S>;
     unsafe fn load<S: Simd>(s: S, p: *const Self::T) -> Self::V<S>;
     unsafe fn load_first<S: Simd>(s: S, p: *const Self::T, n: usize, fill: Self::T) -> Self::V<S>;
     unsafe fn store<S: Simd>(s: S, v: Self::V<S>, p: *mut Self::T);
@@ -469,6 +474,7 @@ impl Element for Single {
     const EXP: &'static [f32] =
         &[1.382_316e-3, 8.369_775_5e-3, 4.166_826_6e-2, 1.666_651_2e-1, 4.999_999_4e-1];
     const COMPENSATED: bool = false;
+    const HALVES: bool = true;
     const EXACT_LINEAR: bool = true;
     const OFFSET: f32 = 50.0;
     const OFFSET_POWER: f64 = 1.0 / (1u64 << 50) as f64;
@@ -498,6 +504,12 @@ impl Element for Single {
     }
 
     forward!(f32);
+
+    #[inline(always)]
+    unsafe fn load_halves<S: Simd, const BF16: bool>(s: S, p: *const u16) -> Self::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { if BF16 { s.load_bf16(p) } else { s.load_f16(p) } }
+    }
 
     #[inline(always)]
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {
@@ -718,6 +730,7 @@ impl Element for Double {
         5.000_000_000_000_046e-1,
     ];
     const COMPENSATED: bool = true;
+    const HALVES: bool = false;
     const EXACT_LINEAR: bool = false;
     const OFFSET: f64 = 160.0;
     const OFFSET_POWER: f64 = 6.842_277_657_836_021e-49;
@@ -746,6 +759,11 @@ impl Element for Double {
     }
 
     forward!(f64);
+
+    #[inline(always)]
+    unsafe fn load_halves<S: Simd, const BF16: bool>(_s: S, _p: *const u16) -> Self::V<S> {
+        unreachable!("16-bit numbers are computed as f32")
+    }
 
     #[inline(always)]
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {

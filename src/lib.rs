@@ -43,6 +43,7 @@
 mod error;
 mod exact;
 mod float;
+mod halves;
 mod interleave;
 mod kernels;
 mod lines;

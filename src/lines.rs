@@ -14,6 +14,7 @@
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
 
 use crate::float::{Acc, Double, Element};
+use crate::halves::{Halves, Widen};
 use crate::interleave;
 use crate::kernels::map;
 use crate::kernels::rowsum::{Group, MAX_WIDTH, first_bits};
@@ -64,16 +65,65 @@ pub(crate) struct Rows<E: Element> {
     pub(crate) stream: bool,
     /// How many elements behind a row's those lie that are best fetched while it is worked on.
     pub(crate) ahead: isize,
+    /// The rows of the first operand where they are 16-bit numbers, of which `ahead` is a number then; `x` is room for one
+    /// row. For kernels that [read](Kernel::reads_halves) them.
+    pub(crate) halves: Option<Halves>,
     /// The largest element of each row of the first operand, if that is known; NaN is passed over. For rows of
     /// [`LONG`](crate::kernels::rowsum::LONG) elements or more.
     pub(crate) maxima: Option<*const E::T>,
 }
 
 impl<E: Element> Rows<E> {
-    /// The first element of row `i` of an operand.
+    /// The first element of row `i` of an operand, which is not of 16-bit numbers.
     #[inline(always)]
     pub(crate) fn x(&self, operand: usize, i: usize) -> *const E::T {
         self.x[operand].0.wrapping_offset(self.x[operand].1 * i as isize)
+    }
+
+    /// The first number of row `i` of the first operand, of 16-bit numbers.
+    #[inline(always)]
+    pub(crate) fn half(&self, i: usize, halves: &Halves) -> *const u16 {
+        halves.rows.row(self.first + i, 1).cast_const()
+    }
+
+    /// Row `i` of the first operand; if it is of 16-bit numbers, a copy that lasts until the next one is asked for.
+    #[inline(always)]
+    pub(crate) fn row<S: Simd>(&self, s: S, i: usize) -> *const E::T {
+        if E::HALVES && let Some(halves) = &self.halves {
+            let (from, to) = (self.half(i, halves), self.x(0, i).cast_mut());
+            s.call(Widen::<E> { format: halves.format, from, to, n: self.len });
+        }
+        self.x(0, i)
+    }
+
+    /// The elements `classes` of the rows of the first operand whose bits are set; 0 for the others.
+    ///
+    /// # Safety
+    /// The classes of those rows are less than `len`.
+    #[inline(always)]
+    pub(crate) unsafe fn chosen<S: Simd>(&self, s: S, classes: &[usize; GROUP], set: u64) -> [E::T; GROUP] {
+        let mut chosen = [E::ZERO; GROUP];
+        if E::HALVES && let Some(halves) = &self.halves {
+            let mut numbers = [0; GROUP];
+            for i in 0..self.n {
+                if set >> i & 1 == 1 {
+                    // SAFETY: the caller's promise.
+                    numbers[i] = unsafe { self.half(i, halves).add(classes[i]).read() };
+                }
+            }
+            for i in (0..self.n).step_by(E::WIDTH) {
+                // SAFETY: both arrays have `GROUP` elements, which are whole vectors.
+                unsafe { E::store(s, halves.format.load::<E, S>(s, &raw const numbers[i]), &raw mut chosen[i]) };
+            }
+            return chosen;
+        }
+        for i in 0..self.n {
+            if set >> i & 1 == 1 {
+                // SAFETY: the caller's promise.
+                chosen[i] = unsafe { self.x(0, i).add(classes[i]).read() };
+            }
+        }
+        chosen
     }
 
     /// Where the results of row `i` go.
@@ -187,6 +237,14 @@ pub(crate) trait Kernel: Sync {
         per_row: *mut f64,
     ) -> u64;
 
+    /// Whether rows of [`LONG`](crate::kernels::rowsum::LONG) to `BLOCK` elements of the only operand may be
+    /// [16-bit numbers](Rows::halves): then the kernel sums them by [`group_sums`](crate::kernels::rowsum::group_sums), and
+    /// reads no element but by [`Rows::row`] and [`Rows::chosen`].
+    #[inline(always)]
+    fn reads_halves(&self) -> bool {
+        false
+    }
+
     /// Whether [`Kernel::dense`] is worth a try: one operand, no result per row.
     #[inline(always)]
     fn is_dense(&self) -> bool {
@@ -239,10 +297,19 @@ pub(crate) struct Walk<'a, K: Kernel> {
     pub(crate) plan: &'a Plan<'a, K::E>,
     pub(crate) chunk: usize,
     pub(crate) rows: Range<usize>,
-    /// [`Rows::ahead`], where the rows are not what lies in memory.
-    pub(crate) ahead: Option<isize>,
-    /// [`Rows::maxima`], if they are known: as an array of the whole batch.
-    pub(crate) maxima: Option<*const <K::E as Element>::T>,
+    /// What is known of rows that are staged.
+    pub(crate) staged: Option<Staged<<K::E as Element>::T>>,
+}
+
+/// What [`crate::stage`] knows of the rows of a walk.
+#[derive(Clone, Copy)]
+pub(crate) struct Staged<T> {
+    /// [`Rows::ahead`].
+    pub(crate) ahead: isize,
+    /// [`Rows::maxima`], as an array of the whole batch.
+    pub(crate) maxima: Option<*const T>,
+    /// [`Rows::halves`].
+    pub(crate) halves: Option<Halves>,
 }
 
 /// Memory in whole cache lines.
@@ -384,8 +451,9 @@ impl<K: Kernel> Walk<'_, K> {
             len: plan.shape.len,
             first: row,
             stream: plan.stream,
-            ahead: self.ahead.unwrap_or_else(|| self.ahead()),
-            maxima: self.maxima.map(|maxima| maxima.wrapping_add(row)),
+            ahead: self.staged.map_or_else(|| self.ahead(), |staged| staged.ahead),
+            halves: self.staged.and_then(|staged| staged.halves),
+            maxima: self.staged.and_then(|staged| staged.maxima).map(|maxima| maxima.wrapping_add(row)),
         }
     }
 

@@ -58,7 +58,7 @@ fn run<K: Kernel>(kernel: &K, plan: &Plan<'_, K::E>) {
     let chunks = rows.div_ceil(step);
     let walk = |chunk: usize| {
         let rows = chunk * step..((chunk + 1) * step).min(rows);
-        Walk { kernel, plan, chunk, rows, ahead: None, maxima: None }.run();
+        Walk { kernel, plan, chunk, rows, staged: None }.run();
     };
     if plan.shape.size() < SERIAL || chunks <= 1 {
         (0..chunks).for_each(walk);

@@ -8,12 +8,15 @@
 //! A block has its elements in rows, or in *columns*: rows that lie side by side in memory stay so if they are short;
 //! longer ones are transposed. Rows with any other strides are gathered.
 //!
+//! Kernels that can read 16-bit rows themselves are given those as they lie, and only have their results staged.
+//!
 //! A mask is staged too: elements under it are -inf for the kernel, and the results there are a value of their own.
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
 
 use crate::float::{Element, Float, Single};
+use crate::halves::{Half, Halves};
 use crate::kernels::rowsum::{LONG, MAX_WIDTH, reduce_max};
-use crate::lines::{AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, put_per_row, side_by_side};
+use crate::lines::{AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, Staged, put_per_row, side_by_side};
 use crate::shape::{Shape, View};
 use crate::simd::{Simd, Task, VECTOR_BYTES, dispatch, prefetch};
 use std::cell::Cell;
@@ -68,7 +71,7 @@ impl<T: Float> Operand<T> {
 
     /// The array itself, where its elements are `T`.
     pub(crate) fn native(&self) -> Option<View<T>> {
-        self.format.native.then(|| self.typed())
+        self.format.half.is_none().then(|| self.typed())
     }
 
     /// The array as if its elements were `I`.
@@ -88,26 +91,26 @@ impl<T: Float> Operand<T> {
 pub(crate) struct Format<T: Float> {
     /// Bytes of an element.
     pub(crate) size: usize,
-    /// Results can go where they belong without a copy.
-    native: bool,
+    /// If its elements are not `T` itself, for which operands need no copy.
+    half: Option<Half>,
     stage: fn(&Piece<'_, T>),
     unstage: fn(&Piece<'_, T>, bool),
 }
 
 impl<T: Float> Format<T> {
     /// As `T` itself.
-    pub(crate) const NATIVE: &'static Format<T> = &Format::of::<Native>(size_of::<T>(), true);
+    pub(crate) const NATIVE: &'static Format<T> = &Format::of::<Native>(None);
 
-    const fn of<F: Storage<T::Ops>>(size: usize, native: bool) -> Format<T> {
-        Format { size, native, stage: stage::<T, F>, unstage: unstage::<T, F> }
+    const fn of<F: Storage<T::Ops>>(half: Option<Half>) -> Format<T> {
+        Format { size: size_of::<F::Item>(), half, stage: stage::<T, F>, unstage: unstage::<T, F> }
     }
 }
 
 impl Format<f32> {
     /// binary16: 5 bits of exponent.
-    pub(crate) const F16: &'static Format<f32> = &Format::of::<F16>(2, false);
+    pub(crate) const F16: &'static Format<f32> = &Format::of::<F16>(Some(Half::F16));
     /// bfloat16: the upper half of an `f32`.
-    pub(crate) const BF16: &'static Format<f32> = &Format::of::<Bf16>(2, false);
+    pub(crate) const BF16: &'static Format<f32> = &Format::of::<Bf16>(Some(Half::Bf16));
 }
 
 /// The vectors of a format.
@@ -190,8 +193,8 @@ struct Piece<'a, T: Float> {
     hidden: T,
     /// How many bytes ahead to prefetch.
     ahead: usize,
-    /// Where the largest element of each row goes, or null; for rows of neighbours, of a vector or more.
-    maxima: *mut T,
+    /// Where the largest element of each row goes; for rows of neighbours, of a vector or more.
+    maxima: Option<*mut T>,
 }
 
 impl<'a, T: Float> Piece<'a, T> {
@@ -210,7 +213,7 @@ impl<'a, T: Float> Piece<'a, T> {
             mask: None,
             hidden: T::Ops::NEG_INF,
             ahead,
-            maxima: std::ptr::null_mut(),
+            maxima: None,
         }
     }
 
@@ -395,11 +398,11 @@ impl<T: Float, F: Storage<T::Ops>> Task for Stage<'_, T, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match (self.piece.mask.is_some(), self.piece.maxima.is_null()) {
-            (false, true) => self.copy::<S, false, false>(s),
-            (false, false) => self.copy::<S, false, true>(s),
-            (true, true) => self.copy::<S, true, false>(s),
-            (true, false) => self.copy::<S, true, true>(s),
+        match (self.piece.mask.is_some(), self.piece.maxima.is_some()) {
+            (false, false) => self.copy::<S, false, false>(s),
+            (false, true) => self.copy::<S, false, true>(s),
+            (true, false) => self.copy::<S, true, false>(s),
+            (true, true) => self.copy::<S, true, true>(s),
         }
     }
 }
@@ -422,7 +425,7 @@ impl<T: Float, F: Storage<T::Ops>> Stage<'_, T, F> {
                     let line = view.row(row + i, inner).cast_const();
                     let (mask, to) = (mask.wrapping_offset(i as isize * mask_step), block.add(i * step));
                     let max = widen_line::<E<T>, F, S, MASK, MAX>(s, line, to, len, (mask, hidden), ahead);
-                    if MAX {
+                    if let Some(maxima) = maxima {
                         maxima.add(i).write(reduce_max::<E<T>, S>(s, max));
                     }
                 }
@@ -727,6 +730,8 @@ pub(crate) struct Call<'a, T: Float> {
     pub(crate) only_rows: bool,
     /// The kernel sums the exponentials of a single operand's rows, for which it needs their maxima.
     pub(crate) sums: bool,
+    /// [`Kernel::reads_halves`](crate::lines::Kernel::reads_halves).
+    pub(crate) reads_halves: bool,
 }
 
 impl<'a, T: Float> Call<'a, T> {
@@ -743,6 +748,7 @@ impl<'a, T: Float> Call<'a, T> {
             stream: false,
             only_rows: false,
             sums: true,
+            reads_halves: false,
         }
     }
 }
@@ -758,11 +764,9 @@ pub(crate) struct Block<T> {
     pub(crate) counts: View<f64>,
     /// The mask, if there is one; for an inner extent of 1.
     pub(crate) mask: View<u8>,
-    /// For [`Walk::ahead`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of.
-    /// Not of operands that are given as they lie.
-    pub(crate) ahead: isize,
-    /// For [`Walk::maxima`](crate::lines::Walk).
-    pub(crate) maxima: Option<*const T>,
+    /// For the [`Walk`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of. (Not of
+    /// operands that are given as they lie.)
+    pub(crate) staged: Staged<T>,
 }
 
 /// Runs a kernel over the given rows of a plan.
@@ -861,8 +865,12 @@ impl<T: Float> Call<'_, T> {
         } else if self.x.iter().chain(&self.out).any(|x| x.view.len != 1) {
             (TALL_BYTES / (self.shape.len * size_of::<T>())).clamp(1, TOGETHER)
         } else {
-            let masked = || self.fitting(MASKED_BYTES).min(MASKED_ROWS).max(rows);
-            self.mask.map_or_else(|| self.fitting(ROW_BYTES).min(GROUP), |_| masked()).max(1)
+            let most = match (&self.mask, &self.out) {
+                (Some(_), _) => self.fitting(MASKED_BYTES).min(MASKED_ROWS).max(rows),
+                (None, None) if self.gives_halves() => GROUP,
+                (None, _) => self.fitting(ROW_BYTES).min(GROUP),
+            };
+            most.max(1)
         }
     }
 
@@ -881,10 +889,14 @@ impl<T: Float> Call<'_, T> {
         Frame { row, n, columns, step: if lined { len.next_multiple_of(line) } else { count }, lines, count }
     }
 
-    /// An operand's lines of a block as they lie: the first, and the step between them. `None` where they do not lie as a
-    /// block's.
+    /// An operand's lines of a block as they lie, if its elements are `T`.
     fn in_place(&self, operand: &Operand<T>, frame: &Frame) -> Option<(*mut T, isize)> {
-        let (view, inner) = (operand.native()?, self.shape.inner);
+        self.lines(&operand.native()?, frame)
+    }
+
+    /// The lines of a block in an array: the first, and the step between them. `None` where they do not lie as a block's.
+    fn lines<I>(&self, view: &View<I>, frame: &Frame) -> Option<(*mut I, isize)> {
+        let inner = self.shape.inner;
         let evenly = frame.n == 1 || inner == 1 || frame.row % inner + frame.n <= inner;
         let step = match (frame.columns, inner) {
             (true, _) => view.len,
@@ -892,6 +904,25 @@ impl<T: Float> Call<'_, T> {
             (false, _) => view.inner,
         };
         (evenly && (frame.columns || view.len == 1)).then(|| (view.row(frame.row, inner), step))
+    }
+
+    /// Whether the kernel may be given rows of 16-bit numbers.
+    fn gives_halves(&self) -> bool {
+        let &[Operand { view, format }] = self.x else { return false };
+        let lengths = LONG..=T::Ops::BLOCK;
+        self.reads_halves
+            && format.half.is_some()
+            && view.len == 1
+            && self.mask.is_none()
+            && lengths.contains(&self.shape.len)
+    }
+
+    /// The rows of a block as the kernel is given them without a copy, if they are 16-bit numbers.
+    fn halves(&self, frame: &Frame) -> Option<Halves> {
+        let Operand { format, .. } = self.x[0];
+        let format = format.half.filter(|_| self.gives_halves() && !frame.columns)?;
+        let (first, step) = self.lines(&self.x[0].typed::<u16>(), frame)?;
+        Some(Halves { rows: frame.view(first, step), format })
     }
 
     /// Where the results of a block go if that needs no copy. Past the caches only rows go, and under a mask only long ones
@@ -975,10 +1006,14 @@ impl<T: Float> Call<'_, T> {
         // next rows have in theirs (see `Scratch::blocks`).
         let short = self.out.is_some() && shape.len < LINED * VECTOR_BYTES / size_of::<T>();
         let as_they_lie = self.only_rows && mask.is_none() && !short;
-        let mut maxima = None;
+        let (mut maxima, halves) = (None, self.halves(frame));
         for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
             if as_they_lie && let Some((first, step)) = self.in_place(operand, frame) {
                 views[i] = frame.view(first, step);
+                continue;
+            }
+            if halves.is_some() {
+                views[i] = frame.view(block, 0);
                 continue;
             }
             let mut piece = Piece::new(operand, shape, frame, block);
@@ -989,8 +1024,9 @@ impl<T: Float> Call<'_, T> {
                 // The kernel has prefetched it.
                 piece.ahead = 0;
                 if self.sums && operand.view.len == 1 && (LONG..=T::Ops::BLOCK).contains(&shape.len) {
-                    piece.maxima = scratch.maxima.get(n);
-                    maxima = Some(piece.maxima.wrapping_sub(row).cast_const());
+                    let largest: *mut T = scratch.maxima.get(n);
+                    piece.maxima = Some(largest);
+                    maxima = Some(largest.wrapping_sub(row).cast_const());
                 }
             }
             (operand.format.stage)(&piece);
@@ -1021,11 +1057,17 @@ impl<T: Float> Call<'_, T> {
             per_row: wide.map_or(PerRow::Nothing, |wide| PerRow::Wide(per_row(wide, row))),
             stream: self.stream && direct.is_some(),
         };
-        let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
-        let ahead = next as isize / size_of::<T>() as isize;
+        let ahead = match &halves {
+            None => {
+                let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
+                next as isize / size_of::<T>() as isize
+            }
+            Some(halves) => (AHEAD_BYTES / size_of::<u16>()).div_ceil(shape.len) as isize * halves.rows.outer,
+        };
         let counts = per_row(counts, row);
         let bytes = mask.unwrap_or(per_row(std::ptr::null_mut(), 0));
-        run(&plan, row..row + n, &Block { rows: per_rows, counts, mask: bytes, ahead, maxima });
+        let staged = Staged { ahead, maxima, halves };
+        run(&plan, row..row + n, &Block { rows: per_rows, counts, mask: bytes, staged });
         // Rows whose result is finite have no NaN.
         // SAFETY: the kernel has written a result for each row.
         let is_finite = |wide: *mut f64, i: usize| unsafe { wide.add(i).read().is_finite() };

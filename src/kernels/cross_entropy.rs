@@ -193,17 +193,17 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
     const WRITES: bool = GRAD;
 
     #[inline(always)]
+    fn reads_halves(&self) -> bool {
+        self.temperature.is_one()
+    }
+
+    #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<T::Ops>, group: &mut Group<T::Ops>, per_row: *mut f64) {
         let width = <T::Ops as Element>::WIDTH;
         let (classes, counted) = self.labels.classes(rows.first, rows.n);
         let counted = self.weights(group, rows.first, rows.n, &classes, counted);
-        let mut label_x = [T::default(); GROUP];
-        for i in 0..rows.n {
-            if counted >> i & 1 == 1 {
-                // SAFETY: labels that count are class numbers.
-                label_x[i] = unsafe { rows.x(0, i).add(classes[i]).read() };
-            }
-        }
+        // SAFETY: labels that count are class numbers.
+        let label_x = unsafe { rows.chosen(s, &classes, counted) };
         // SAFETY: the caller's promise.
         let special = unsafe { group_logs::<T::Ops, S>(s, rows, group, &self.temperature, counted, GRAD) };
         // SAFETY: as above.
@@ -216,7 +216,7 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
                 0.0
             } else {
                 // SAFETY: the caller's promise.
-                let max = unsafe { special_max::<T::Ops>(rows.x(0, i), rows.len) };
+                let max = unsafe { special_max::<T::Ops>(rows.row(s, i), rows.len) };
                 self.weighted(group, i, max - T::Ops::to_f64(label_x[i]))
             };
             // SAFETY: `i < n`.

@@ -85,7 +85,7 @@ impl<E: Element> Kernel for LogSoftmax<E> {
         let special = unsafe { group_logs::<E, S>(s, rows, group, &self.temperature, u64::MAX, false) };
         if !per_row.is_null() {
             // SAFETY: as above.
-            unsafe { put_logsumexp(rows, group, special, per_row) };
+            unsafe { put_logsumexp(s, rows, group, special, per_row) };
         }
         for i in 0..rows.n {
             let (x, out) = (rows.x(0, i), rows.out(i));

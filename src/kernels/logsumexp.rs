@@ -53,7 +53,7 @@ pub(crate) unsafe fn group_logs<E: Element, S: Simd>(
             left &= left - 1;
             // SAFETY: the caller's promise.
             let others =
-                unsafe { row_others::<E, S>(s, rows.x(0, i), rows.len, &group.row(i), group.heat(i)) };
+                unsafe { row_others::<E, S>(s, rows.row(s, i), rows.len, &group.row(i), group.heat(i)) };
             group.set_others(i, others);
         }
         group.log_again(s, dominated);
@@ -71,7 +71,8 @@ pub(crate) unsafe fn group_logs<E: Element, S: Simd>(
 /// # Safety
 /// As [`Kernel::rows`].
 #[inline(always)]
-pub(crate) unsafe fn put_logsumexp<E: Element>(
+pub(crate) unsafe fn put_logsumexp<E: Element, S: Simd>(
+    s: S,
     rows: &Rows<E>,
     group: &Group<E>,
     mut special: u64,
@@ -85,7 +86,7 @@ pub(crate) unsafe fn put_logsumexp<E: Element>(
         let i = special.trailing_zeros() as usize;
         special &= special - 1;
         // SAFETY: as above; the caller's promise.
-        unsafe { per_row.add(i).write(special_max::<E>(rows.x(0, i), rows.len)) };
+        unsafe { per_row.add(i).write(special_max::<E>(rows.row(s, i), rows.len)) };
     }
 }
 
@@ -98,11 +99,16 @@ impl<E: Element> Kernel for LogSumExp<E> {
     const WRITES: bool = false;
 
     #[inline(always)]
+    fn reads_halves(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, per_row: *mut f64) {
         // SAFETY: the caller's promise.
         unsafe {
             let special = group_logs::<E, S>(s, rows, group, &Temperature::One, u64::MAX, false);
-            put_logsumexp(rows, group, special, per_row);
+            put_logsumexp(s, rows, group, special, per_row);
         }
     }
 

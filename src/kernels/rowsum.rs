@@ -22,6 +22,7 @@
 
 use crate::exact::{ldexp, mul_pairs, two_sum};
 use crate::float::{Acc, Double, Element, load64};
+use crate::halves::{Half, Halves};
 use crate::kernels::temperature::{Temperature, exp_tempered, heat};
 use crate::lines::{Band, Dense, GROUP, MAX_GROUPS, Rows};
 use crate::math::{exp_scaled, log_ratio, magic};
@@ -225,7 +226,7 @@ impl<E: Element> Sweep<E> {
                 let kept = self.out.wrapping_add(b * E::BLOCK);
                 let out = if self.out.is_null() { unkept.as_mut_ptr().cast() } else { kept };
                 // SAFETY: as above; `out` has room for the whole row, `unkept` for a block.
-                let block = unsafe { block_sum::<E, S, HOW>(s, x, n, before, magic, out, self.ahead) };
+                let block = unsafe { block_sum::<E, S, _, HOW>(s, Elements::<E>(x), n, before, magic, out, self.ahead) };
                 acc = if b == 0 { block } else { E::merge(s, acc, block) };
             }
             break (reference, acc);
@@ -282,15 +283,95 @@ unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E:
     E::max(s, E::max(s, m[0], m[1]), E::max(s, m[2], m[3]))
 }
 
+/// The elements of a row, wherever they come from.
+trait Source<E: Element>: Copy {
+    /// Whether they are 16-bit numbers.
+    const HALVES: bool;
+    /// Row `i` of the first operand.
+    fn of(rows: &Rows<E>, i: usize) -> Self;
+    /// The vector that begins with element `i`.
+    ///
+    /// # Safety
+    /// The row has `i + WIDTH` elements.
+    unsafe fn load<S: Simd>(self, s: S, i: usize) -> E::V<S>;
+    /// The `n < WIDTH` elements from `i` on; the other lanes are -inf.
+    ///
+    /// # Safety
+    /// The row has `i + n` elements.
+    unsafe fn load_first<S: Simd>(self, s: S, i: usize, n: usize) -> E::V<S>;
+    /// Asks for what lies `ahead` of element `i`.
+    fn prefetch(self, i: usize, ahead: isize);
+}
+
+/// Elements as they are.
+#[derive(Clone, Copy)]
+struct Elements<E: Element>(*const E::T);
+
+impl<E: Element> Source<E> for Elements<E> {
+    const HALVES: bool = false;
+    #[inline(always)]
+    fn of(rows: &Rows<E>, i: usize) -> Self {
+        Elements(rows.x(0, i))
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, s: S, i: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { E::load(s, self.0.add(i)) }
+    }
+    #[inline(always)]
+    unsafe fn load_first<S: Simd>(self, s: S, i: usize, n: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { E::load_first(s, self.0.add(i), n, E::NEG_INF) }
+    }
+    #[inline(always)]
+    fn prefetch(self, i: usize, ahead: isize) {
+        prefetch(self.0.wrapping_add(i).wrapping_offset(ahead));
+    }
+}
+
+/// 16-bit numbers.
+#[derive(Clone, Copy)]
+struct Numbers<const BF16: bool>(*const u16);
+
+impl<const BF16: bool> Numbers<BF16> {
+    const FORMAT: Half = if BF16 { Half::Bf16 } else { Half::F16 };
+}
+
+impl<E: Element, const BF16: bool> Source<E> for Numbers<BF16> {
+    const HALVES: bool = true;
+    #[inline(always)]
+    fn of(rows: &Rows<E>, i: usize) -> Self {
+        Numbers(rows.halves.as_ref().map_or(std::ptr::null(), |halves| rows.half(i, halves)))
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, s: S, i: usize) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { E::load_halves::<S, BF16>(s, self.0.add(i)) }
+    }
+    #[inline(always)]
+    unsafe fn load_first<S: Simd>(self, s: S, i: usize, n: usize) -> E::V<S> {
+        let mut numbers = [Self::FORMAT.minus_infinity(); MAX_WIDTH];
+        // SAFETY: the caller's promise; the array holds a vector.
+        unsafe {
+            self.0.add(i).copy_to_nonoverlapping(numbers.as_mut_ptr(), n);
+            E::load_halves::<S, BF16>(s, numbers.as_ptr())
+        }
+    }
+    #[inline(always)]
+    fn prefetch(self, i: usize, ahead: isize) {
+        prefetch(self.0.wrapping_add(i).wrapping_offset(ahead));
+    }
+}
+
 /// Vectors between the exponential of an element and its sum: both go on side by side.
 const LAG: usize = 4;
 
 /// Writes the stored exponentials of the `n` elements of a block and sums them. The sum reads them again: widening
 /// while loading is cheaper than from registers.
 #[inline(always)]
-unsafe fn block_sum<E: Element, S: Simd, const HOW: u8>(
+unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     s: S,
-    x: *const E::T,
+    x: X,
     n: usize,
     before: Before<E, S>,
     magic: E::V<S>,
@@ -302,9 +383,9 @@ unsafe fn block_sum<E: Element, S: Simd, const HOW: u8>(
     let lag = whole.min(LAG * E::WIDTH);
     macro_rules! exponential {
         ($i:expr) => {
-            prefetch(x.wrapping_add($i).wrapping_offset(ahead));
+            x.prefetch($i, ahead);
             // SAFETY: `i + WIDTH <= n`.
-            unsafe { E::store(s, before.exp::<HOW>(s, E::load(s, x.add($i)), magic), out.add($i)) };
+            unsafe { E::store(s, before.exp::<HOW>(s, x.load(s, $i), magic), out.add($i)) };
         };
     }
     macro_rules! add {
@@ -330,7 +411,7 @@ unsafe fn block_sum<E: Element, S: Simd, const HOW: u8>(
     }
     if whole < n {
         // SAFETY: `n - whole < WIDTH` elements remain.
-        let v = unsafe { E::load_first(s, x.add(whole), n - whole, E::NEG_INF) };
+        let v = unsafe { x.load_first(s, whole, n - whole) };
         let e = before.exp::<HOW>(s, v, magic);
         // SAFETY: as above.
         unsafe { E::store_first(s, e, out.add(whole), n - whole) };
@@ -642,11 +723,12 @@ fn far_from_zero<E: Element, S: Simd>(s: S, quotient: E::V<S>, tempered: bool) -
 
 /// The sums of the `counted` rows of a group of at most `BLOCK` elements each; their exponentials go to where `rows`
 /// says. Bit `i` of the result is set where row `i` must be shifted: its sum is wrong.
-struct ShortRows<'a, E: Element> {
+struct ShortRows<'a, E: Element, X> {
     rows: &'a Rows<E>,
     group: &'a mut Group<E>,
     counted: u64,
     store: bool,
+    source: PhantomData<X>,
 }
 
 /// Up to so many rows at a time their maxima and sums are reduced one by one, and beyond by a transposition.
@@ -655,28 +737,30 @@ pub(crate) const FEW: usize = 4;
 /// first-level cache.
 pub(crate) const LONG: usize = 256;
 
-impl<E: Element> Task for ShortRows<'_, E> {
+impl<E: Element, X: Source<E>> Task for ShortRows<'_, E, X> {
     type Out = u64;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> u64 {
-        if self.group.tempered == 0 { self.sums::<S, PLAIN>(s) } else { self.sums::<S, TEMPER>(s) }
+        // (Kernels with a temperature do not read 16-bit numbers.)
+        if X::HALVES || self.group.tempered == 0 { self.sums::<S, PLAIN>(s) } else { self.sums::<S, TEMPER>(s) }
     }
 }
 
-impl<E: Element> ShortRows<'_, E> {
+impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
     #[inline(always)]
     fn sums<S: Simd, const HOW: u8>(self, s: S) -> u64 {
-        let ShortRows { rows, group, counted, store } = self;
+        let ShortRows { rows, group, counted, store, .. } = self;
         let mut unkept = MaybeUninit::<Block>::uninit();
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
         let step = if rows.len < LONG { E::WIDTH } else { FEW };
-        debug_assert!(rows.maxima.is_none() || rows.len >= LONG, "few rows at a time");
+        let known = X::HALVES || rows.maxima.is_some();
+        debug_assert!(!known || rows.len >= LONG, "few rows at a time");
         for j in (0..rows.n).step_by(step) {
             let n = (rows.n - j).min(step);
             let mut max = [E::splat(s, E::ZERO); MAX_WIDTH];
-            if rows.maxima.is_none() {
+            if !known {
                 for (i, max) in max.iter_mut().enumerate().take(n) {
                     if counted >> (j + i) & 1 == 1 {
                         let low = E::splat(s, E::NEG_INF);
@@ -686,7 +770,22 @@ impl<E: Element> ShortRows<'_, E> {
                 }
             }
             let mut lanes = [E::ZERO; MAX_WIDTH];
-            let max = if n <= FEW {
+            let max = if let (true, Some(halves)) = (X::HALVES, &rows.halves) {
+                let mut largest = [halves.format.minus_infinity(); MAX_WIDTH];
+                for i in 0..n {
+                    if counted >> (j + i) & 1 == 1 {
+                        // SAFETY: a row has `len` elements.
+                        let numbers = unsafe { std::slice::from_raw_parts(rows.half(j + i, halves), rows.len) };
+                        largest[i] = halves.format.largest(numbers);
+                    }
+                }
+                // SAFETY: the arrays hold a vector.
+                unsafe {
+                    let max = halves.format.load::<E, S>(s, largest.as_ptr());
+                    E::store(s, max, lanes.as_mut_ptr());
+                    max
+                }
+            } else if n <= FEW {
                 for i in 0..n {
                     lanes[i] = match rows.maxima {
                         // SAFETY: there is one for each row.
@@ -735,13 +834,13 @@ impl<E: Element> ShortRows<'_, E> {
             let mut sums = [[zero; 2]; MAX_WIDTH];
             for (i, sum) in sums.iter_mut().enumerate().take(n) {
                 if counted >> (j + i) & 1 == 1 {
-                    let (x, kept) = (rows.x(0, j + i), rows.stored(j + i));
+                    let (x, kept) = (X::of(rows, j + i), rows.stored(j + i));
                     let out = if store && !kept.is_null() { kept } else { unkept.as_mut_ptr().cast() };
                     let magic = E::splat(s, lanes[i]);
                     let heat = if HOW == TEMPER { group.heat(j + i) } else { None };
                     let before = Before::new(s, E::ZERO, heat);
                     // SAFETY: as above; `unkept` has room for a block, a row's memory for a row.
-                    *sum = unsafe { block_sum::<E, S, HOW>(s, x, rows.len, before, magic, out, rows.ahead) };
+                    *sum = unsafe { block_sum::<E, S, X, HOW>(s, x, rows.len, before, magic, out, rows.ahead) };
                 }
             }
             if n <= FEW {
@@ -774,15 +873,25 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
     let counted = counted & first_bits(rows.n);
     let mut one_by_one = counted;
     if rows.len <= E::BLOCK && rows.len > 0 {
-        one_by_one &= s.call(ShortRows { rows, group: &mut *group, counted, store });
+        macro_rules! sums {
+            ($source:ty) => {
+                s.call(ShortRows::<E, $source> { rows, group: &mut *group, counted, store, source: PhantomData })
+            };
+        }
+        one_by_one &= match &rows.halves {
+            Some(Halves { format: Half::F16, .. }) if E::HALVES => sums!(Numbers<false>),
+            Some(Halves { format: Half::Bf16, .. }) if E::HALVES => sums!(Numbers<true>),
+            _ => sums!(Elements<E>),
+        };
     }
     group.start(rows.n);
+    let ahead = if rows.halves.is_some() { 0 } else { rows.ahead };
     while one_by_one != 0 {
         let i = one_by_one.trailing_zeros() as usize;
         one_by_one &= one_by_one - 1;
         let out = if store { rows.stored(i) } else { std::ptr::null_mut() };
         // SAFETY: the caller's promise.
-        let sum = unsafe { row_sum::<E, S>(s, rows.x(0, i), rows.len, group.heat(i), out, rows.ahead) };
+        let sum = unsafe { row_sum::<E, S>(s, rows.row(s, i), rows.len, group.heat(i), out, ahead) };
         group.set(i, &sum);
     }
     let mut skipped = !counted & first_bits(rows.n);

@@ -28,6 +28,11 @@ impl<E: Element> Kernel for Softmax<E> {
     const WRITES: bool = true;
 
     #[inline(always)]
+    fn reads_halves(&self) -> bool {
+        self.temperature.is_one()
+    }
+
+    #[inline(always)]
     unsafe fn rows<S: Simd>(&self, s: S, rows: &Rows<E>, group: &mut Group<E>, per_row: *mut f64) {
         let special = if per_row.is_null() {
             // SAFETY: the caller's promise.
@@ -37,7 +42,7 @@ impl<E: Element> Kernel for Softmax<E> {
             // SAFETY: as above.
             unsafe {
                 let special = group_logs(s, rows, group, &self.temperature, u64::MAX, true);
-                put_logsumexp(rows, group, special, per_row);
+                put_logsumexp(s, rows, group, special, per_row);
                 special
             }
         };

@@ -78,12 +78,13 @@ unsafe fn run_all<T: Float>(call: &Call<'_, T>, run: &Run<'_, T>) {
 ///
 /// # Safety
 /// As [`run_all`].
-unsafe fn run_kernel<T: Float, K: Kernel<E = T::Ops>>(call: &Call<'_, T>, kernel: &K) {
+unsafe fn run_kernel<T: Float, K: Kernel<E = T::Ops>>(call: Call<'_, T>, kernel: &K) {
+    let call = Call { reads_halves: kernel.reads_halves(), ..call };
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
-        Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead), maxima: block.maxima }.run();
+        Walk { kernel, plan, chunk: 0, rows, staged: Some(block.staged) }.run();
     };
     // SAFETY: the caller's promise.
-    unsafe { run_all(call, &run) }
+    unsafe { run_all(&call, &run) }
 }
 
 fn streams<T: Float>(elements: usize, out: &Operand<T>, inputs: &[Operand<T>]) -> bool {
@@ -105,7 +106,7 @@ unsafe fn elementwise<T: Float, K: Kernel<E = T::Ops>>(
     let stream = streams(shape.size(), &out, x);
     let call = Call { out: Some(out), stream, ..Call::new(shape, x) };
     // SAFETY: the caller's promise.
-    unsafe { run_kernel(&call, kernel) }
+    unsafe { run_kernel(call, kernel) }
 }
 
 /// Softmax, 0 where the mask is, or its logarithm, -inf there, of `x / temperature`; and logsumexp of that into `lse`.
@@ -132,8 +133,8 @@ pub(crate) unsafe fn normalize<T: Float>(
     // SAFETY: the caller's promise.
     unsafe {
         match which {
-            Normal::Softmax => run_kernel(&call, &Softmax { temperature, element }),
-            Normal::LogSoftmax => run_kernel(&call, &LogSoftmax { temperature, element }),
+            Normal::Softmax => run_kernel(call, &Softmax { temperature, element }),
+            Normal::LogSoftmax => run_kernel(call, &LogSoftmax { temperature, element }),
         }
     }
 }
@@ -175,7 +176,7 @@ pub(crate) unsafe fn logsumexp<T: Float>(
     let x = [x];
     let call = Call { results: Results::Stored(out), mask, ..Call::new(shape, &x) };
     // SAFETY: the caller's promise.
-    unsafe { run_kernel(&call, &LogSumExp::<T::Ops>(PhantomData)) }
+    unsafe { run_kernel(call, &LogSumExp::<T::Ops>(PhantomData)) }
 }
 
 /// The gradient of [`normalize`].
@@ -239,7 +240,7 @@ pub(crate) unsafe fn logsumexp_backward<T: Float>(
     let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
         let [grad, lse] = block.rows;
         let kernel = LogSumExpBackward { grad: Scale::Rows(grad, 1), lse, inner: 1 };
-        Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead), maxima: block.maxima }.run();
+        Walk { kernel: &kernel, plan, chunk: 0, rows, staged: Some(block.staged) }.run();
     };
     // SAFETY: the caller's promise.
     unsafe { run_all(&call, &run) }
@@ -286,11 +287,12 @@ unsafe fn clear_hidden_labels<T: Float>(
 }
 
 impl<T: Float> Loss<'_, T> {
-    /// Runs a kernel on each block: its results per row go to an array, or their total comes back.
+    /// Runs a kernel, which [may](Kernel::reads_halves) read 16-bit numbers, on each block: its results per row go to an
+    /// array, or their total comes back.
     ///
     /// # Safety
     /// As [`run_all`].
-    unsafe fn run(&self, run: &Run<'_, T>) -> f64 {
+    unsafe fn run(&self, reads_halves: bool, run: &Run<'_, T>) -> f64 {
         let &Loss { shape, x, out, reduce, weights, mask, labels } = self;
         let stream = out.is_some_and(|out| streams(shape.size(), &out, x));
         let clear = labels.filter(|_| out.is_some() && mask.is_some_and(|mask| !mask.every));
@@ -302,7 +304,8 @@ impl<T: Float> Loss<'_, T> {
             }
         };
         let call = |per_row| {
-            let call = Call { out, results: Results::As(per_row), mask, stream, ..Call::new(shape, x) };
+            let results = Results::As(per_row);
+            let call = Call { out, results, mask, stream, reads_halves, ..Call::new(shape, x) };
             // SAFETY: the caller's promise.
             unsafe { if mask.is_some() { run_all(&call, &masked) } else { run_all(&call, run) } };
         };
@@ -325,10 +328,10 @@ impl<T: Float> Loss<'_, T> {
     /// As [`run_all`].
     unsafe fn run_kernel<K: Kernel<E = T::Ops>>(&self, kernel: &K) -> f64 {
         let run = |plan: &Plan<'_, T::Ops>, rows: Range<usize>, block: &Block<T>| {
-            Walk { kernel, plan, chunk: 0, rows, ahead: Some(block.ahead), maxima: block.maxima }.run();
+            Walk { kernel, plan, chunk: 0, rows, staged: Some(block.staged) }.run();
         };
         // SAFETY: the caller's promise.
-        unsafe { self.run(&run) }
+        unsafe { self.run(kernel.reads_halves(), &run) }
     }
 }
 
@@ -420,10 +423,10 @@ unsafe fn spread_over_mask<T: Float, const SOFT: bool, const GRAD: bool>(
             smoothing,
             z_loss,
         };
-        Walk { kernel: &kernel, plan, chunk: 0, rows, ahead: Some(block.ahead), maxima: block.maxima }.run();
+        Walk { kernel: &kernel, plan, chunk: 0, rows, staged: Some(block.staged) }.run();
     };
     // SAFETY: the caller's promise.
-    unsafe { loss.run(&run) }
+    unsafe { loss.run(false, &run) }
 }
 
 /// The classification error; per row into `rows` if given.
@@ -445,7 +448,7 @@ pub(crate) unsafe fn classification_error<T: Float>(
     let call = |per_row| {
         let call = Call { results: Results::As(per_row), sums: false, ..Call::new(shape, &x) };
         // SAFETY: the caller's promise.
-        unsafe { run_kernel(&call, &kernel) };
+        unsafe { run_kernel(call, &kernel) };
     };
     Ok(match rows {
         Some(rows) => {

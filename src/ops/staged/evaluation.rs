@@ -32,7 +32,7 @@ pub(crate) unsafe fn token_logprobs<T: Float>(
     let x = [x];
     let call = Call { results, ..Call::new(shape, &x) };
     // SAFETY: the caller's promise.
-    unsafe { run_kernel(&call, &kernel) };
+    unsafe { run_kernel(call, &kernel) };
     Ok(())
 }
 
@@ -53,5 +53,5 @@ pub(crate) unsafe fn top_k_logprobs<T: Float>(
     let x = [x];
     let call = Call::new(shape, &x);
     // SAFETY: the caller's promise.
-    unsafe { run_kernel(&call, &kernel) }
+    unsafe { run_kernel(call, &kernel) }
 }

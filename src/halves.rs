@@ -1,0 +1,91 @@
+//! Rows of 16-bit numbers as they lie, for kernels that take them without a copy.
+#![expect(unsafe_code, reason = "rows are reached through pointers")]
+
+use crate::float::Element;
+use crate::kernels::rowsum::MAX_WIDTH;
+use crate::shape::View;
+use crate::simd::{Simd, Task};
+
+/// What number 16 bits are.
+#[derive(Clone, Copy)]
+pub(crate) enum Half {
+    /// binary16: 5 bits of exponent.
+    F16,
+    /// bfloat16: the upper half of an `f32`.
+    Bf16,
+}
+
+impl Half {
+    /// The bits of -infinity.
+    #[inline(always)]
+    pub(crate) const fn minus_infinity(self) -> u16 {
+        match self {
+            Half::F16 => 0xfc00,
+            Half::Bf16 => 0xff80,
+        }
+    }
+
+    /// The bits of the largest of the numbers. NaN is passed over, or makes -infinity of it.
+    ///
+    /// As integers, positive numbers are ordered as they are, negative ones in reverse, and NaN lies beyond infinity.
+    #[inline(always)]
+    pub(crate) fn largest(self, numbers: &[u16]) -> u16 {
+        let minus_infinity = self.minus_infinity();
+        let signed = numbers.iter().map(|&number| number as i16);
+        let mut largest = signed.clone().fold(i16::MIN, i16::max);
+        if largest < 0 {
+            largest = signed.fold(-1, i16::min);
+        }
+        let largest = largest as u16;
+        if largest | 0x8000 <= minus_infinity { largest } else { minus_infinity }
+    }
+
+    /// A vector of numbers.
+    ///
+    /// # Safety
+    /// `p` is valid for reading `WIDTH` of them.
+    #[inline(always)]
+    pub(crate) unsafe fn load<E: Element, S: Simd>(self, s: S, p: *const u16) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Half::F16 => E::load_halves::<S, false>(s, p),
+                Half::Bf16 => E::load_halves::<S, true>(s, p),
+            }
+        }
+    }
+}
+
+/// Rows of neighbouring numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Halves {
+    /// As an array of the whole batch, with an inner extent of 1.
+    pub(crate) rows: View<u16>,
+    pub(crate) format: Half,
+}
+
+/// Converts `n` numbers.
+pub(crate) struct Widen<E: Element> {
+    pub(crate) format: Half,
+    pub(crate) from: *const u16,
+    pub(crate) to: *mut E::T,
+    pub(crate) n: usize,
+}
+
+impl<E: Element> Task for Widen<E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Widen { format, from, to, n } = self;
+        for i in (0..n).step_by(E::WIDTH) {
+            let left = (n - i).min(E::WIDTH);
+            let mut numbers = [0; MAX_WIDTH];
+            // SAFETY: `left` numbers remain, and the array holds a vector.
+            unsafe {
+                from.add(i).copy_to_nonoverlapping(numbers.as_mut_ptr(), left);
+                E::store_first(s, format.load::<E, S>(s, numbers.as_ptr()), to.add(i), left);
+            }
+        }
+    }
+}
