@@ -97,6 +97,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     type V<S: Simd>: Copy;
     type M<S: Simd>: Copy;
 
+    /// Whether a sum of exponentials gains from [`crate::math::exp_begin`].
+    const PIPELINED: bool;
     /// Whether 16-bit numbers are vectors of these elements.
     const HALVES: bool;
 
@@ -475,6 +477,7 @@ impl Element for Single {
         &[1.382_316e-3, 8.369_775_5e-3, 4.166_826_6e-2, 1.666_651_2e-1, 4.999_999_4e-1];
     const COMPENSATED: bool = false;
     const HALVES: bool = true;
+    const PIPELINED: bool = false;
     const EXACT_LINEAR: bool = true;
     const OFFSET: f32 = 50.0;
     const OFFSET_POWER: f64 = 1.0 / (1u64 << 50) as f64;
@@ -731,6 +734,7 @@ impl Element for Double {
     ];
     const COMPENSATED: bool = true;
     const HALVES: bool = false;
+    const PIPELINED: bool = true;
     const EXACT_LINEAR: bool = false;
     const OFFSET: f64 = 160.0;
     const OFFSET_POWER: f64 = 6.842_277_657_836_021e-49;

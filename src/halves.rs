@@ -89,3 +89,49 @@ impl<E: Element> Task for Widen<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Half;
+
+    /// The value of a number by its definition.
+    fn value(half: Half, bits: u16) -> f64 {
+        let (mantissa_bits, bias) = match half {
+            Half::F16 => (10, 15),
+            Half::Bf16 => (7, 127),
+        };
+        let exponent = i32::from(bits & 0x7fff) >> mantissa_bits;
+        let mantissa = f64::from(bits & ((1 << mantissa_bits) - 1)) / f64::from(1 << mantissa_bits);
+        let magnitude = match exponent {
+            0 => mantissa * 2f64.powi(1 - bias),
+            _ if exponent == 2 * bias + 1 => {
+                if mantissa == 0.0 {
+                    f64::INFINITY
+                } else {
+                    f64::NAN
+                }
+            }
+            _ => (1.0 + mantissa) * 2f64.powi(exponent - bias),
+        };
+        if bits >> 15 == 1 { -magnitude } else { magnitude }
+    }
+
+    #[test]
+    fn largest_is_the_maximum() {
+        for half in [Half::F16, Half::Bf16] {
+            assert_eq!(value(half, half.minus_infinity()), f64::NEG_INFINITY);
+            // Each number among others of either sign; a multiplier that is coprime to 2^16 reaches them all.
+            for start in 0..=u16::MAX {
+                for (n, sign) in [(1, 0), (2, 0), (37, 0), (70, 0x8000)] {
+                    let bits = |i: u16| start.wrapping_add(i.wrapping_mul(40_503)) | sign;
+                    let numbers: Vec<u16> = (0..n).map(bits).collect();
+                    let values = || numbers.iter().map(|&bits| value(half, bits));
+                    let max = values().filter(|v| !v.is_nan()).fold(f64::NEG_INFINITY, f64::max);
+                    let largest = value(half, half.largest(&numbers));
+                    let hidden = values().any(f64::is_nan) && largest == f64::NEG_INFINITY;
+                    assert!(largest == max || hidden, "{numbers:04x?}: {largest} for {max}");
+                }
+            }
+        }
+    }
+}

@@ -89,7 +89,9 @@ impl<E: Element> Rows<E> {
     /// Row `i` of the first operand; if it is of 16-bit numbers, a copy that lasts until the next one is asked for.
     #[inline(always)]
     pub(crate) fn row<S: Simd>(&self, s: S, i: usize) -> *const E::T {
-        if E::HALVES && let Some(halves) = &self.halves {
+        if E::HALVES
+            && let Some(halves) = &self.halves
+        {
             let (from, to) = (self.half(i, halves), self.x(0, i).cast_mut());
             s.call(Widen::<E> { format: halves.format, from, to, n: self.len });
         }
@@ -103,7 +105,9 @@ impl<E: Element> Rows<E> {
     #[inline(always)]
     pub(crate) unsafe fn chosen<S: Simd>(&self, s: S, classes: &[usize; GROUP], set: u64) -> [E::T; GROUP] {
         let mut chosen = [E::ZERO; GROUP];
-        if E::HALVES && let Some(halves) = &self.halves {
+        if E::HALVES
+            && let Some(halves) = &self.halves
+        {
             let mut numbers = [0; GROUP];
             for i in 0..self.n {
                 if set >> i & 1 == 1 {
@@ -113,7 +117,9 @@ impl<E: Element> Rows<E> {
             }
             for i in (0..self.n).step_by(E::WIDTH) {
                 // SAFETY: both arrays have `GROUP` elements, which are whole vectors.
-                unsafe { E::store(s, halves.format.load::<E, S>(s, &raw const numbers[i]), &raw mut chosen[i]) };
+                unsafe {
+                    E::store(s, halves.format.load::<E, S>(s, &raw const numbers[i]), &raw mut chosen[i])
+                };
             }
             return chosen;
         }
@@ -237,9 +243,10 @@ pub(crate) trait Kernel: Sync {
         per_row: *mut f64,
     ) -> u64;
 
-    /// Whether rows of [`LONG`](crate::kernels::rowsum::LONG) to `BLOCK` elements of the only operand may be
+    /// Whether rows of [`LONG`](crate::kernels::rowsum::LONG) elements or more of the only operand may be
     /// [16-bit numbers](Rows::halves): then the kernel sums them by [`group_sums`](crate::kernels::rowsum::group_sums), and
     /// reads no element but by [`Rows::row`] and [`Rows::chosen`].
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "Python's arrays alone may be of 16 bits"))]
     #[inline(always)]
     fn reads_halves(&self) -> bool {
         false

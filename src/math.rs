@@ -12,23 +12,37 @@ use crate::simd::Simd;
 /// to the error. `f64` has a wider bound to keep.
 #[inline(always)]
 fn exp_reduced<E: Element, S: Simd>(s: S, x: E::V<S>, n: E::V<S>, low: Option<E::V<S>>) -> E::V<S> {
-    let one = E::splat(s, E::ONE);
     let d = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_HI)), x);
+    let (rest, r) = reduced::<E, S>(s, d, n, low);
     let mut p = E::splat(s, E::EXP[0]);
+    for &c in &E::EXP[1..] {
+        p = E::fma(s, p, r, E::splat(s, c));
+    }
+    low_degrees::<E, S>(s, p, d, rest, r)
+}
+
+/// `(-n ln2_lo + low, r)`, of which `f64` needs the second alone.
+#[inline(always)]
+fn reduced<E: Element, S: Simd>(s: S, d: E::V<S>, n: E::V<S>, low: Option<E::V<S>>) -> (E::V<S>, E::V<S>) {
+    let ln2_lo = E::splat(s, neg::<E>(E::LN2_LO));
     if E::EXACT_LINEAR {
-        let rest = E::mul(s, n, E::splat(s, neg::<E>(E::LN2_LO)));
+        let rest = E::mul(s, n, ln2_lo);
         let rest = if let Some(low) = low { E::add(s, rest, low) } else { rest };
-        let r = E::add(s, d, rest);
-        for &c in &E::EXP[1..] {
-            p = E::fma(s, p, r, E::splat(s, c));
-        }
+        (rest, E::add(s, d, rest))
+    } else {
+        let r = E::fma(s, n, ln2_lo, d);
+        let r = if let Some(low) = low { E::add(s, r, low) } else { r };
+        (r, r)
+    }
+}
+
+/// `1 + r + r^2 p`.
+#[inline(always)]
+fn low_degrees<E: Element, S: Simd>(s: S, p: E::V<S>, d: E::V<S>, rest: E::V<S>, r: E::V<S>) -> E::V<S> {
+    let one = E::splat(s, E::ONE);
+    if E::EXACT_LINEAR {
         E::add(s, one, E::add(s, d, E::fma(s, E::mul(s, r, r), p, rest)))
     } else {
-        let r = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_LO)), d);
-        let r = if let Some(low) = low { E::add(s, r, low) } else { r };
-        for &c in &E::EXP[1..] {
-            p = E::fma(s, p, r, E::splat(s, c));
-        }
         E::fma(s, E::fma(s, p, r, one), r, one)
     }
 }
@@ -53,6 +67,41 @@ pub(crate) fn exp_scaled<E: Element, S: Simd>(s: S, x: E::V<S>, magic: E::V<S>) 
     let t = E::fma(s, x, E::splat(s, E::LOG2E), magic);
     let n = E::sub(s, t, magic);
     E::scale_by(s, exp_reduced::<E, S>(s, x, n, None), t, E::splat(s, E::MAGIC_CUT))
+}
+
+/// The first half of an [`exp_scaled`].
+#[derive(Clone, Copy)]
+pub(crate) struct Begun<E: Element, S: Simd> {
+    t: E::V<S>,
+    d: E::V<S>,
+    rest: E::V<S>,
+    r: E::V<S>,
+    p: E::V<S>,
+}
+
+/// Begins [`exp_scaled`], for [`exp_end`] to complete: the same operations. A loop that begins one exponential between the
+/// halves of another has two short chains of dependent operations where it would have a long one.
+#[inline(always)]
+pub(crate) fn exp_begin<E: Element, S: Simd>(s: S, x: E::V<S>, magic: E::V<S>) -> Begun<E, S> {
+    let t = E::fma(s, x, E::splat(s, E::LOG2E), magic);
+    let n = E::sub(s, t, magic);
+    let d = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_HI)), x);
+    let (rest, r) = reduced::<E, S>(s, d, n, None);
+    let mut p = E::splat(s, E::EXP[0]);
+    for &c in &E::EXP[1..E::EXP.len() / 2 + 1] {
+        p = E::fma(s, p, r, E::splat(s, c));
+    }
+    Begun { t, d, rest, r, p }
+}
+
+/// The other half of [`exp_begin`].
+#[inline(always)]
+pub(crate) fn exp_end<E: Element, S: Simd>(s: S, begun: Begun<E, S>) -> E::V<S> {
+    let Begun { t, d, rest, r, mut p } = begun;
+    for &c in &E::EXP[E::EXP.len() / 2 + 1..] {
+        p = E::fma(s, p, r, E::splat(s, c));
+    }
+    E::scale_by(s, low_degrees::<E, S>(s, p, d, rest, r), t, E::splat(s, E::MAGIC_CUT))
 }
 
 /// [`exp_scaled`] of `x + low`; `low` is far smaller than `x` and at most 0.001.

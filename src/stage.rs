@@ -909,12 +909,12 @@ impl<T: Float> Call<'_, T> {
     /// Whether the kernel may be given rows of 16-bit numbers.
     fn gives_halves(&self) -> bool {
         let &[Operand { view, format }] = self.x else { return false };
-        let lengths = LONG..=T::Ops::BLOCK;
         self.reads_halves
             && format.half.is_some()
             && view.len == 1
             && self.mask.is_none()
-            && lengths.contains(&self.shape.len)
+            && self.shape.len >= LONG
+            && (self.shape.inner == 1 || self.shape.inner >= GROUP)
     }
 
     /// The rows of a block as the kernel is given them without a copy, if they are 16-bit numbers.
@@ -990,9 +990,12 @@ impl<T: Float> Call<'_, T> {
         let mask = self.mask.as_ref().map(stage_mask);
         let direct = self.direct(frame);
         let apart = self.out.is_some() && direct.is_none() && shape.len * size_of::<T>() <= APART_BYTES;
+        let halves = self.halves(frame);
         let blocks: [*mut T; 3] = match self.x.len() + usize::from(apart) {
             1 => {
-                let [x] = scratch.blocks(lines * step);
+                // (16-bit numbers only need room for a row.)
+                let one = halves.is_some() && self.out.is_none();
+                let [x] = scratch.blocks(if one { step } else { lines * step });
                 [x; 3]
             }
             2 => {
@@ -1006,7 +1009,7 @@ impl<T: Float> Call<'_, T> {
         // next rows have in theirs (see `Scratch::blocks`).
         let short = self.out.is_some() && shape.len < LINED * VECTOR_BYTES / size_of::<T>();
         let as_they_lie = self.only_rows && mask.is_none() && !short;
-        let (mut maxima, halves) = (None, self.halves(frame));
+        let mut maxima = None;
         for (i, (operand, &block)) in self.x.iter().zip(&blocks).enumerate() {
             if as_they_lie && let Some((first, step)) = self.in_place(operand, frame) {
                 views[i] = frame.view(first, step);
@@ -1062,7 +1065,14 @@ impl<T: Float> Call<'_, T> {
                 let next = self.x[0].address(row + n, shape.inner).addr().wrapping_sub(blocks[0].addr());
                 next as isize / size_of::<T>() as isize
             }
-            Some(halves) => (AHEAD_BYTES / size_of::<u16>()).div_ceil(shape.len) as isize * halves.rows.outer,
+            Some(halves) => {
+                let ahead = AHEAD_BYTES / size_of::<u16>();
+                if ahead <= shape.len {
+                    ahead as isize
+                } else {
+                    ahead.div_ceil(shape.len) as isize * halves.rows.outer
+                }
+            }
         };
         let counts = per_row(counts, row);
         let bytes = mask.unwrap_or(per_row(std::ptr::null_mut(), 0));

@@ -218,7 +218,7 @@ pub(crate) fn scale<E: Element, S: Simd>(s: S, e: E::V<S>, high: E::V<S>, low: E
 
 /// Exponentials, stored or computed again, times a factor that may be anything.
 pub(crate) struct Exponentials<E: Element> {
-    /// The logits.
+    /// The logits, where they are needed.
     pub(crate) x: *const E::T,
     /// Their stored exponentials, or null.
     pub(crate) e: *const E::T,

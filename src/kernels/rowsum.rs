@@ -21,11 +21,11 @@
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use crate::exact::{ldexp, mul_pairs, two_sum};
-use crate::float::{Acc, Double, Element, load64};
+use crate::float::{Acc, Double, Element, Float, load64, store64};
 use crate::halves::{Half, Halves};
 use crate::kernels::temperature::{Temperature, exp_tempered, heat};
 use crate::lines::{Band, Dense, GROUP, MAX_GROUPS, Rows};
-use crate::math::{exp_scaled, log_ratio, magic};
+use crate::math::{exp_begin, exp_end, exp_scaled, log_ratio, magic};
 use crate::simd::{Simd, Task, prefetch};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -69,14 +69,13 @@ pub(crate) struct RowSum<T> {
 }
 
 /// A row of neighbouring elements. `out`, unless null, receives the stored exponentials
-/// `exp(x_c - shift) 2^-reference`. `skip` is an element that counts as -inf.
-struct Sweep<E: Element> {
-    x: *const E::T,
+/// `exp(x_c - shift) 2^-reference`. 16-bit numbers are taken as they are.
+struct Sweep<E: Element, X> {
+    x: X,
     len: usize,
     shift: E::T,
     /// The reciprocal of the row's temperature, unless that is 1.
     heat: Option<[E::T; 2]>,
-    skip: Option<usize>,
     out: *mut E::T,
     /// How many elements ahead to prefetch.
     ahead: isize,
@@ -96,16 +95,25 @@ pub(crate) unsafe fn row_sum<E: Element, S: Simd>(
     out: *mut E::T,
     ahead: isize,
 ) -> RowSum<E::T> {
-    let sum = s.call(Sweep::<E> { x, len, shift: E::ZERO, heat, skip: None, out, ahead });
-    let max = E::to_f64(sum.max);
-    let near = match heat {
-        None => max.abs() <= E::to_f64(E::MAX_LIMIT),
-        Some([high, _]) => (max * E::to_f64(high)).abs() <= E::to_f64(E::MAX_LIMIT) * TEMPERED,
-    };
-    if near || !max.is_finite() {
+    let x = Elements { x, skip: None };
+    let sum = s.call(Sweep::<E, _> { x, len, shift: E::ZERO, heat, out, ahead });
+    if sum.is_near(heat) {
         return sum;
     }
-    s.call(Sweep::<E> { x, len, shift: sum.max, heat, skip: None, out, ahead })
+    s.call(Sweep::<E, _> { x, len, shift: sum.max, heat, out, ahead })
+}
+
+impl<T: Float> RowSum<T> {
+    /// Whether the row need not be shifted by its maximum.
+    #[inline(always)]
+    fn is_near(&self, heat: Option<[T; 2]>) -> bool {
+        let (max, limit) = (T::Ops::to_f64(self.max), T::Ops::to_f64(T::Ops::MAX_LIMIT));
+        let near = match heat {
+            None => max.abs() <= limit,
+            Some([high, _]) => (max * T::Ops::to_f64(high)).abs() <= limit * TEMPERED,
+        };
+        near || !max.is_finite()
+    }
 }
 
 /// A tempered row is shifted from this share of the limit on: the low parts of its quotients come on top of what the
@@ -128,17 +136,19 @@ pub(crate) unsafe fn row_others<E: Element, S: Simd>(
     let row = unsafe { std::slice::from_raw_parts(x, len) };
     let skip = row.iter().position(|&v| v == sum.max);
     let out = std::ptr::null_mut();
-    let others = s.call(Sweep::<E> { x, len, shift: sum.shift, heat, skip, out, ahead: 0 });
+    let others =
+        s.call(Sweep::<E, _> { x: Elements { x, skip }, len, shift: sum.shift, heat, out, ahead: 0 });
     let by = (E::to_f64(others.reference) - E::to_f64(sum.reference)) as i32;
     (ldexp(others.hi, by), ldexp(others.lo, by))
 }
 
-impl<E: Element> Task for Sweep<E> {
+impl<E: Element, X: Source<E>> Task for Sweep<E, X> {
     type Out = RowSum<E::T>;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> RowSum<E::T> {
         match self.heat {
+            _ if X::HALVES => self.sweep::<S, PLAIN>(s),
             Some(_) => self.sweep::<S, TEMPER>(s),
             None if E::to_f64(self.shift) != 0.0 => self.sweep::<S, SHIFT>(s),
             None => self.sweep::<S, PLAIN>(s),
@@ -187,7 +197,7 @@ impl<E: Element, S: Simd> Before<E, S> {
 #[repr(align(64))]
 pub(crate) struct Block(#[expect(dead_code, reason = "memory that is used through pointers")] [u8; 4096]);
 
-impl<E: Element> Sweep<E> {
+impl<E: Element, X: Source<E>> Sweep<E, X> {
     #[inline(always)]
     fn sweep<S: Simd, const HOW: u8>(&self, s: S) -> RowSum<E::T> {
         let (mut copy, mut unkept) = (MaybeUninit::<Block>::uninit(), MaybeUninit::<Block>::uninit());
@@ -195,7 +205,7 @@ impl<E: Element> Sweep<E> {
         let low = E::splat(s, E::NEG_INF);
         let (x, n) = self.block(0, &mut copy);
         // SAFETY: `block` gives `n` readable elements.
-        let mut max = unsafe { block_max::<E, S>(s, x, n, low) };
+        let mut max = unsafe { x.max(s, n, low) };
         let before = Before::<E, S>::new(s, self.shift, self.heat);
         let mut top = E::splat(s, reduce_max::<E, S>(s, max));
         let mut whole = blocks == 1;
@@ -209,14 +219,14 @@ impl<E: Element> Sweep<E> {
                 let (x, n) = self.block(b, &mut copy);
                 if b > 0 && !whole {
                     // SAFETY: as above.
-                    max = unsafe { block_max::<E, S>(s, x, n, max) };
+                    max = unsafe { x.max(s, n, max) };
                     let quotient = before.quotient::<HOW>(s, max);
                     let exponent = E::round(s, E::mul(s, quotient, E::splat(s, E::LOG2E)));
                     if E::bits(s, E::lt(s, limit, exponent)) != 0 {
                         for later in b + 1..blocks {
                             let (x, n) = self.block(later, &mut copy);
                             // SAFETY: as above.
-                            max = unsafe { block_max::<E, S>(s, x, n, max) };
+                            max = unsafe { x.max(s, n, max) };
                         }
                         top = E::splat(s, reduce_max::<E, S>(s, max));
                         whole = true;
@@ -226,7 +236,7 @@ impl<E: Element> Sweep<E> {
                 let kept = self.out.wrapping_add(b * E::BLOCK);
                 let out = if self.out.is_null() { unkept.as_mut_ptr().cast() } else { kept };
                 // SAFETY: as above; `out` has room for the whole row, `unkept` for a block.
-                let block = unsafe { block_sum::<E, S, _, HOW>(s, Elements::<E>(x), n, before, magic, out, self.ahead) };
+                let block = unsafe { block_sum::<E, S, X, HOW>(s, x, n, before, magic, out, self.ahead) };
                 acc = if b == 0 { block } else { E::merge(s, acc, block) };
             }
             break (reference, acc);
@@ -241,23 +251,12 @@ impl<E: Element> Sweep<E> {
         }
     }
 
-    /// Block `b` of the row: in place, or a copy in which the skipped element is -inf.
+    /// Block `b` of the row, and its length.
     #[inline(always)]
-    fn block(&self, b: usize, copy: &mut MaybeUninit<Block>) -> (*const E::T, usize) {
+    fn block(&self, b: usize, copy: &mut MaybeUninit<Block>) -> (X, usize) {
         let start = b * E::BLOCK;
         let n = (self.len - start).min(E::BLOCK);
-        let x = self.x.wrapping_add(start);
-        match self.skip {
-            Some(skip) if skip >= start && skip < start + n => {
-                let p = copy.as_mut_ptr().cast::<E::T>();
-                // SAFETY: a block has at most 4096 bytes and `copy` is aligned; `skip - start < n`.
-                unsafe { std::ptr::copy_nonoverlapping(x, p, n) };
-                // SAFETY: as above.
-                unsafe { p.add(skip - start).write(E::NEG_INF) };
-                (p.cast_const(), n)
-            }
-            _ => (x, n),
-        }
+        (self.x.block(start, n, copy), n)
     }
 }
 
@@ -287,8 +286,18 @@ unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E:
 trait Source<E: Element>: Copy {
     /// Whether they are 16-bit numbers.
     const HALVES: bool;
+    /// Whether the sum of their exponentials gains from [`exp_begin`].
+    const PIPELINED: bool;
     /// Row `i` of the first operand.
     fn of(rows: &Rows<E>, i: usize) -> Self;
+    /// The `n` elements from `start` on, a block at most.
+    fn block(self, start: usize, n: usize, copy: &mut MaybeUninit<Block>) -> Self;
+    /// The lane-wise maximum of `max` and the first `n` elements, or a vector with the same largest lane. NaN is passed over,
+    /// or makes -inf of it.
+    ///
+    /// # Safety
+    /// The row has `n` elements.
+    unsafe fn max<S: Simd>(self, s: S, n: usize, max: E::V<S>) -> E::V<S>;
     /// The vector that begins with element `i`.
     ///
     /// # Safety
@@ -303,29 +312,54 @@ trait Source<E: Element>: Copy {
     fn prefetch(self, i: usize, ahead: isize);
 }
 
-/// Elements as they are.
+/// Elements as they are, but `skip`, which counts as -inf.
 #[derive(Clone, Copy)]
-struct Elements<E: Element>(*const E::T);
+struct Elements<E: Element> {
+    x: *const E::T,
+    skip: Option<usize>,
+}
 
 impl<E: Element> Source<E> for Elements<E> {
     const HALVES: bool = false;
+    const PIPELINED: bool = E::PIPELINED;
     #[inline(always)]
     fn of(rows: &Rows<E>, i: usize) -> Self {
-        Elements(rows.x(0, i))
+        Elements { x: rows.x(0, i), skip: None }
+    }
+    /// In place, or a copy in which the skipped element is -inf.
+    #[inline(always)]
+    fn block(self, start: usize, n: usize, copy: &mut MaybeUninit<Block>) -> Self {
+        let x = self.x.wrapping_add(start);
+        match self.skip {
+            Some(skip) if skip >= start && skip < start + n => {
+                let p = copy.as_mut_ptr().cast::<E::T>();
+                // SAFETY: a block has at most 4096 bytes and `copy` is aligned; `skip - start < n`.
+                unsafe { std::ptr::copy_nonoverlapping(x, p, n) };
+                // SAFETY: as above.
+                unsafe { p.add(skip - start).write(E::NEG_INF) };
+                Elements { x: p.cast_const(), skip: None }
+            }
+            _ => Elements { x, skip: None },
+        }
+    }
+    #[inline(always)]
+    unsafe fn max<S: Simd>(self, s: S, n: usize, max: E::V<S>) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        unsafe { block_max::<E, S>(s, self.x, n, max) }
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(self, s: S, i: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
-        unsafe { E::load(s, self.0.add(i)) }
+        unsafe { E::load(s, self.x.add(i)) }
     }
     #[inline(always)]
     unsafe fn load_first<S: Simd>(self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
-        unsafe { E::load_first(s, self.0.add(i), n, E::NEG_INF) }
+        unsafe { E::load_first(s, self.x.add(i), n, E::NEG_INF) }
     }
     #[inline(always)]
     fn prefetch(self, i: usize, ahead: isize) {
-        prefetch(self.0.wrapping_add(i).wrapping_offset(ahead));
+        prefetch(self.x.wrapping_add(i).wrapping_offset(ahead));
     }
 }
 
@@ -339,9 +373,22 @@ impl<const BF16: bool> Numbers<BF16> {
 
 impl<E: Element, const BF16: bool> Source<E> for Numbers<BF16> {
     const HALVES: bool = true;
+    const PIPELINED: bool = true;
     #[inline(always)]
     fn of(rows: &Rows<E>, i: usize) -> Self {
         Numbers(rows.halves.as_ref().map_or(std::ptr::null(), |halves| rows.half(i, halves)))
+    }
+    #[inline(always)]
+    fn block(self, start: usize, _n: usize, _copy: &mut MaybeUninit<Block>) -> Self {
+        Numbers(self.0.wrapping_add(start))
+    }
+    #[inline(always)]
+    unsafe fn max<S: Simd>(self, s: S, n: usize, max: E::V<S>) -> E::V<S> {
+        // SAFETY: the caller's promise.
+        let largest = Self::FORMAT.largest(unsafe { std::slice::from_raw_parts(self.0, n) });
+        let largest = [largest; MAX_WIDTH];
+        // SAFETY: the array holds a vector.
+        E::max(s, unsafe { E::load_halves::<S, BF16>(s, largest.as_ptr()) }, max)
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(self, s: S, i: usize) -> E::V<S> {
@@ -368,8 +415,35 @@ const LAG: usize = 4;
 
 /// Writes the stored exponentials of the `n` elements of a block and sums them. The sum reads them again: widening
 /// while loading is cheaper than from registers.
+///
+/// # Safety
+/// The row has `n` elements, and `out` is valid for writing them.
 #[inline(always)]
 unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
+    s: S,
+    x: X,
+    n: usize,
+    before: Before<E, S>,
+    magic: E::V<S>,
+    out: *mut E::T,
+    ahead: isize,
+) -> Acc<S> {
+    if HOW == PLAIN && X::PIPELINED {
+        let magic = first::<E, S>(s, magic);
+        let lanes = s.call(Pipelined::<E, X> { x, n, magic, out, ahead });
+        [load64(s, &lanes, 0), load64(s, &lanes, 8)]
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { one_by_one::<E, S, X, HOW>(s, x, n, before, magic, out, ahead) }
+    }
+}
+
+/// [`block_sum`], each exponential as a whole.
+///
+/// # Safety
+/// As [`block_sum`].
+#[inline(always)]
+unsafe fn one_by_one<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     s: S,
     x: X,
     n: usize,
@@ -409,15 +483,105 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
         add!(i);
         i += E::WIDTH;
     }
-    if whole < n {
-        // SAFETY: `n - whole < WIDTH` elements remain.
-        let v = unsafe { x.load_first(s, whole, n - whole) };
-        let e = before.exp::<HOW>(s, v, magic);
-        // SAFETY: as above.
-        unsafe { E::store_first(s, e, out.add(whole), n - whole) };
-        acc = E::accumulate(s, acc, e);
+    // SAFETY: the caller's promise; what is before `whole` is done.
+    unsafe { add_rest::<E, S, X, HOW>(s, acc, x, (whole, n), before, magic, out) }
+}
+
+/// [`block_sum`] of the elements from `whole` to `n`, less than a vector, on top of `acc`.
+///
+/// # Safety
+/// As [`block_sum`].
+#[inline(always)]
+unsafe fn add_rest<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
+    s: S,
+    acc: Acc<S>,
+    x: X,
+    (whole, n): (usize, usize),
+    before: Before<E, S>,
+    magic: E::V<S>,
+    out: *mut E::T,
+) -> Acc<S> {
+    if whole == n {
+        return acc;
     }
-    acc
+    // SAFETY: `n - whole < WIDTH` elements remain.
+    let v = unsafe { x.load_first(s, whole, n - whole) };
+    let e = before.exp::<HOW>(s, v, magic);
+    // SAFETY: as above.
+    unsafe { E::store_first(s, e, out.add(whole), n - whole) };
+    E::accumulate(s, acc, e)
+}
+
+/// [`block_sum`] with each exponential begun before the one before it is ended: a function of its own, which has all
+/// registers for itself. Gives the lanes of the accumulator.
+struct Pipelined<E: Element, X> {
+    x: X,
+    n: usize,
+    magic: E::T,
+    out: *mut E::T,
+    ahead: isize,
+}
+
+impl<E: Element, X: Source<E>> Task for Pipelined<E, X> {
+    type Out = [f64; 16];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [f64; 16] {
+        let Pipelined { x, n, magic, out, ahead } = self;
+        let magic = E::splat(s, magic);
+        let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+        let whole = n / E::WIDTH * E::WIDTH;
+        let lag = whole.min(LAG * E::WIDTH);
+        macro_rules! begin {
+            ($i:expr) => {{
+                x.prefetch($i, ahead);
+                // SAFETY: `i + WIDTH <= n`.
+                exp_begin::<E, S>(s, unsafe { x.load(s, $i) }, magic)
+            }};
+        }
+        macro_rules! end {
+            ($begun:expr, $i:expr) => {
+                // SAFETY: as above.
+                unsafe { E::store(s, exp_end::<E, S>(s, $begun), out.add($i)) };
+            };
+        }
+        macro_rules! add {
+            ($i:expr) => {
+                // SAFETY: as above.
+                acc = unsafe { E::accumulate_from(s, acc, out.add($i).cast_const()) };
+            };
+        }
+        if whole > 0 {
+            let mut begun = begin!(0);
+            let mut i = E::WIDTH;
+            while i < lag {
+                let next = begin!(i);
+                end!(begun, i - E::WIDTH);
+                begun = next;
+                i += E::WIDTH;
+            }
+            while i < whole {
+                let next = begin!(i);
+                end!(begun, i - E::WIDTH);
+                begun = next;
+                add!(i - lag);
+                i += E::WIDTH;
+            }
+            end!(begun, i - E::WIDTH);
+        }
+        let mut i = whole - lag;
+        while i < whole {
+            add!(i);
+            i += E::WIDTH;
+        }
+        let before = Before::<E, S>::new(s, E::ZERO, None);
+        // SAFETY: the row has `n` elements, of which those before `whole` are done.
+        acc = unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) };
+        let mut lanes = [0.0; 16];
+        store64(s, acc[0], &mut lanes, 0);
+        store64(s, acc[1], &mut lanes, 8);
+        lanes
+    }
 }
 
 /// The reference of rows with these maxima; a lower bound stands in for -inf and NaN.
@@ -743,7 +907,11 @@ impl<E: Element, X: Source<E>> Task for ShortRows<'_, E, X> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> u64 {
         // (Kernels with a temperature do not read 16-bit numbers.)
-        if X::HALVES || self.group.tempered == 0 { self.sums::<S, PLAIN>(s) } else { self.sums::<S, TEMPER>(s) }
+        if X::HALVES || self.group.tempered == 0 {
+            self.sums::<S, PLAIN>(s)
+        } else {
+            self.sums::<S, TEMPER>(s)
+        }
     }
 }
 
@@ -765,7 +933,7 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                     if counted >> (j + i) & 1 == 1 {
                         let low = E::splat(s, E::NEG_INF);
                         // SAFETY: a row has `len` elements.
-                        *max = unsafe { block_max::<E, S>(s, rows.x(0, j + i), rows.len, low) };
+                        *max = unsafe { X::of(rows, j + i).max(s, rows.len, low) };
                     }
                 }
             }
@@ -775,7 +943,8 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                 for i in 0..n {
                     if counted >> (j + i) & 1 == 1 {
                         // SAFETY: a row has `len` elements.
-                        let numbers = unsafe { std::slice::from_raw_parts(rows.half(j + i, halves), rows.len) };
+                        let numbers =
+                            unsafe { std::slice::from_raw_parts(rows.half(j + i, halves), rows.len) };
                         largest[i] = halves.format.largest(numbers);
                     }
                 }
@@ -840,7 +1009,8 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                     let heat = if HOW == TEMPER { group.heat(j + i) } else { None };
                     let before = Before::new(s, E::ZERO, heat);
                     // SAFETY: as above; `unkept` has room for a block, a row's memory for a row.
-                    *sum = unsafe { block_sum::<E, S, X, HOW>(s, x, rows.len, before, magic, out, rows.ahead) };
+                    *sum =
+                        unsafe { block_sum::<E, S, X, HOW>(s, x, rows.len, before, magic, out, rows.ahead) };
                 }
             }
             if n <= FEW {
@@ -854,6 +1024,31 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
         }
         far & first_bits(rows.n)
     }
+}
+
+/// [`row_sum`] of a row of 16-bit numbers, longer than a block, that need not be shifted.
+///
+/// # Safety
+/// As [`group_sums`].
+#[inline(always)]
+unsafe fn long_halves<E: Element, S: Simd>(
+    s: S,
+    rows: &Rows<E>,
+    i: usize,
+    out: *mut E::T,
+) -> Option<RowSum<E::T>> {
+    let &Rows { len, ahead, .. } = rows;
+    macro_rules! sum {
+        ($source:ty) => {{
+            let x = <$source as Source<E>>::of(rows, i);
+            s.call(Sweep::<E, $source> { x, len, shift: E::ZERO, heat: None, out, ahead })
+        }};
+    }
+    let sum = match rows.halves.as_ref().filter(|_| E::HALVES && len > E::BLOCK)?.format {
+        Half::F16 => sum!(Numbers<false>),
+        Half::Bf16 => sum!(Numbers<true>),
+    };
+    sum.is_near(None).then_some(sum)
 }
 
 /// The sums of the `counted` rows, and their exponentials where `rows` says, if `store`.
@@ -875,7 +1070,13 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
     if rows.len <= E::BLOCK && rows.len > 0 {
         macro_rules! sums {
             ($source:ty) => {
-                s.call(ShortRows::<E, $source> { rows, group: &mut *group, counted, store, source: PhantomData })
+                s.call(ShortRows::<E, $source> {
+                    rows,
+                    group: &mut *group,
+                    counted,
+                    store,
+                    source: PhantomData,
+                })
             };
         }
         one_by_one &= match &rows.halves {
@@ -891,7 +1092,11 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
         one_by_one &= one_by_one - 1;
         let out = if store { rows.stored(i) } else { std::ptr::null_mut() };
         // SAFETY: the caller's promise.
-        let sum = unsafe { row_sum::<E, S>(s, rows.row(s, i), rows.len, group.heat(i), out, ahead) };
+        let sum = unsafe { long_halves::<E, S>(s, rows, i, out) };
+        // SAFETY: as above.
+        let sum = sum.unwrap_or_else(|| unsafe {
+            row_sum::<E, S>(s, rows.row(s, i), rows.len, group.heat(i), out, ahead)
+        });
         group.set(i, &sum);
     }
     let mut skipped = !counted & first_bits(rows.n);

@@ -127,7 +127,8 @@ pub(crate) unsafe fn write_exponentials<E: Element, S: Simd>(
             map::write_row_but(s, &map, rows.out(i), rows.len, rows.stream, own);
         } else {
             let (shift, reference, heat) = (group.shift[i], group.reference[i], group.heat(i));
-            let map = Exponentials::<E> { x: rows.x(0, i), e, shift, reference, heat, factor };
+            let x = if e.is_null() { rows.row(s, i) } else { std::ptr::null() };
+            let map = Exponentials::<E> { x, e, shift, reference, heat, factor };
             map::write_row_but(s, &map, rows.out(i), rows.len, rows.stream, own);
         }
     }

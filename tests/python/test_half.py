@@ -137,6 +137,105 @@ def test_is_the_rounded_float32_result(name: str, half: Any, rng: np.random.Gene
         compare(name, operations.ALL[name](batch), expected(name, widened(batch), half), what)
 
 
+def hard_rows(n: int, half: Any, rng: np.random.Generator) -> dict[str, Array]:
+    """Rows of `n` numbers that are read as they lie: each takes another way through the sums, or another maximum."""
+    usual = rng.normal(0, 6, n)
+    negative = -np.abs(usual) - 1
+    quiet, sign = (np.array([value], half).view(np.uint16)[0] for value in (np.nan, -0.0))
+    place = int(rng.integers(n))
+
+    def with_values(x: Array, **at: float) -> Array:
+        x = x.copy()
+        for name, value in at.items():
+            x[{"first": 0, "place": place, "last": n - 1}[name]] = value
+        return x
+
+    rows = {
+        "usual": usual,
+        "negative": negative,
+        "zeros": np.zeros(n),
+        "zeros of both signs": np.where(usual < 0, -0.0, 0.0),
+        "negative zeros": np.full(n, -0.0),
+        "zero above": with_values(negative, place=-0.0),
+        "equal": np.full(n, -3.0),
+        "one above": with_values(usual, place=60.0),
+        "one far above": with_values(usual, place=20_000.0),
+        "far from zero": usual + 20_000.0,
+        "far below zero": usual - 20_000.0,
+        "one beyond a sum": with_values(usual, place=6e4, last=-6e4),
+        "rising": np.linspace(-60.0, 60.0, n),
+        "rising at the end": with_values(usual - 50.0, last=300.0),
+        "infinity": with_values(usual, place=np.inf),
+        "infinities": with_values(usual, first=np.inf, last=np.inf),
+        "all infinite": np.full(n, np.inf),
+        "minus infinity": with_values(usual, place=-np.inf),
+        "nothing": np.full(n, -np.inf),
+        "one left": with_values(np.full(n, -np.inf), place=-2.0),
+        "subnormal": usual * 1e-6,
+        "infinities of both signs": with_values(usual, first=-np.inf, last=np.inf),
+    }
+    with np.errstate(all="ignore"):
+        made = {name: row.astype(half) for name, row in rows.items()}
+    for name, numbers in (("usual", usual), ("negative", negative), ("nothing", np.full(n, -np.inf))):
+        for where in sorted({0, place, n - 1}):
+            for what, bits in (("NaN", quiet), ("negative NaN", quiet | sign)):
+                row = numbers.astype(half)
+                row.view(np.uint16)[where] = bits
+                made[f"{what} at {where} of {name}"] = row
+    made["NaN throughout"] = np.full(n, quiet, np.uint16).view(half)
+    made["negative NaN throughout"] = np.full(n, quiet | sign, np.uint16).view(half)
+    return made
+
+
+@halves
+@pytest.mark.parametrize("level", core.simd_levels())
+@pytest.mark.parametrize("n", [255, 256, 271, 1000, 1023, 1024, 1025, 2048, 3333])
+def test_rows_read_as_they_lie(n: int, level: str, half: Any, rng: np.random.Generator) -> None:
+    """In any order, alone, and with whatever lies between them."""
+    rows = hard_rows(n, half, rng)
+    names = list(rng.permutation(list(rows)))
+    x = np.stack([rows[name] for name in names])
+    wide = x.astype(np.float32)
+    labels = rng.integers(0, n, len(x))
+    labels[::9] = -100
+    core.set_simd_level(level)
+    spread = np.zeros((len(x), 2 * n + 3), half)[:, 1 : n + 1]
+    spread[...] = x
+
+    def assert_equal(got: Any, want: Any, what: str) -> None:
+        for i, name in enumerate(names):
+            assert_same_bits(np.asarray(got)[i], np.asarray(want)[i], f"{what}: {name}")
+
+    lse = rounded(lk.logsumexp(wide, 1), half)
+    softmax = rounded(lk.softmax(wide, 1), half)
+    losses, grad = lk.cross_entropy_value_and_grad(wide, labels, reduction="none")
+    for a in (x, spread, np.ascontiguousarray(x)):
+        assert_equal(lk.logsumexp(a, 1), lse, "logsumexp")
+        assert_equal(lk.softmax(a, 1), softmax, "softmax")
+        assert_equal(lk.cross_entropy(a, labels, reduction="none"), losses, "cross_entropy")
+        got = lk.cross_entropy_value_and_grad(a, labels, reduction="none")
+        assert_equal(got[0], losses, "value")
+        assert_equal(got[1], rounded(grad, half), "gradient")
+        both = lk.softmax(a, 1, return_lse=True), lk.softmax(wide, 1, return_lse=True)
+        assert_equal(both[0][0], softmax, "softmax with logsumexp")
+        assert_equal(both[0][1], both[1][1], "logsumexp with softmax")
+    for i in range(0, len(x), 5):
+        assert_same_bits(lk.logsumexp(x[i]), lse[i], f"alone: {names[i]}")
+        assert_same_bits(lk.softmax(x[i]), softmax[i], f"alone: {names[i]}")
+
+
+@halves
+def test_neighbours_in_an_inner_extent(half: Any, rng: np.random.Generator) -> None:
+    """Rows of neighbours whose order in memory is not that of the batch."""
+    for shape, order in (((3, 300, 70), (0, 2, 1)), ((3, 1100, 5), (0, 2, 1)), ((70, 260, 3), (2, 0, 1))):
+        x = values(shape, half, rng, special=True)
+        x = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+        assert x.strides[1] == x.itemsize
+        wide = x.astype(np.float32)
+        assert_same_bits(lk.logsumexp(x, 1), rounded(lk.logsumexp(wide, 1), half), str(shape))
+        assert_same_bits(lk.softmax(x, 1), rounded(lk.softmax(wide, 1), half), str(shape))
+
+
 @halves
 @pytest.mark.parametrize("name", operations.ALL)
 def test_large_batches_and_threads(name: str, half: Any, rng: np.random.Generator) -> None:
