@@ -97,15 +97,15 @@ pub trait Element: Copy + Send + Sync + 'static {
     type V<S: Simd>: Copy;
     type M<S: Simd>: Copy;
 
-    /// Whether a sum of exponentials gains from [`crate::math::exp_begin`].
+    /// Whether elements as they are gain from it where [`Simd::PIPELINED`] says that any do. (`f32` would lose registers.)
     const PIPELINED: bool;
-    /// Whether 16-bit numbers are vectors of these elements.
+    /// Whether 16-bit numbers are computed as these elements.
     const HALVES: bool;
 
     fn to_f64(x: Self::T) -> f64;
     fn from_f64(x: f64) -> Self::T;
     fn splat<S: Simd>(s: S, x: Self::T) -> Self::V<S>;
-    /// A vector of `HALVES`: bfloat16, or binary16.
+    /// `WIDTH` 16-bit numbers, bfloat16 if `BF16`, else binary16; for elements with `HALVES`.
     unsafe fn load_halves<S: Simd, const BF16: bool>(s: S, p: *const u16) -> Self::V<S>;
     unsafe fn load<S: Simd>(s: S, p: *const Self::T) -> Self::V<S>;
     unsafe fn load_first<S: Simd>(s: S, p: *const Self::T, n: usize, fill: Self::T) -> Self::V<S>;

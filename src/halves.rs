@@ -1,10 +1,12 @@
-//! Rows of 16-bit numbers as they lie, for kernels that take them without a copy.
+//! Rows of 16-bit numbers as they lie, for kernels that read them without a copy.
 #![expect(unsafe_code, reason = "rows are reached through pointers")]
 
 use crate::float::Element;
-use crate::kernels::rowsum::MAX_WIDTH;
 use crate::shape::View;
 use crate::simd::{Simd, Task};
+
+/// 16-bit numbers of the widest vector.
+pub(crate) const MOST: usize = 16;
 
 /// What number 16 bits are.
 #[derive(Clone, Copy)]
@@ -40,6 +42,20 @@ impl Half {
         if largest | 0x8000 <= minus_infinity { largest } else { minus_infinity }
     }
 
+    /// The first `n <= WIDTH` numbers; the other lanes are -infinity.
+    ///
+    /// # Safety
+    /// `p` is valid for reading `n` numbers.
+    #[inline(always)]
+    pub(crate) unsafe fn load_first<E: Element, S: Simd>(self, s: S, p: *const u16, n: usize) -> E::V<S> {
+        let mut numbers = [self.minus_infinity(); MOST];
+        // SAFETY: the caller's promise; the array holds a vector.
+        unsafe {
+            p.copy_to_nonoverlapping(numbers.as_mut_ptr(), n);
+            self.load::<E, S>(s, numbers.as_ptr())
+        }
+    }
+
     /// A vector of numbers.
     ///
     /// # Safety
@@ -64,7 +80,7 @@ pub(crate) struct Halves {
     pub(crate) format: Half,
 }
 
-/// Converts `n` numbers.
+/// Converts `n` numbers. Whoever makes one promises that `from` can be read, and `to` written, as far.
 pub(crate) struct Widen<E: Element> {
     pub(crate) format: Half,
     pub(crate) from: *const u16,
@@ -78,13 +94,16 @@ impl<E: Element> Task for Widen<E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Widen { format, from, to, n } = self;
-        for i in (0..n).step_by(E::WIDTH) {
-            let left = (n - i).min(E::WIDTH);
-            let mut numbers = [0; MAX_WIDTH];
-            // SAFETY: `left` numbers remain, and the array holds a vector.
+        let whole = n / E::WIDTH * E::WIDTH;
+        for i in (0..whole).step_by(E::WIDTH) {
+            // SAFETY: a vector remains of both.
+            unsafe { E::store(s, format.load::<E, S>(s, from.add(i)), to.add(i)) };
+        }
+        if whole < n {
+            // SAFETY: `n - whole < WIDTH` remain of both.
             unsafe {
-                from.add(i).copy_to_nonoverlapping(numbers.as_mut_ptr(), left);
-                E::store_first(s, format.load::<E, S>(s, numbers.as_ptr()), to.add(i), left);
+                let rest = format.load_first::<E, S>(s, from.add(whole), n - whole);
+                E::store_first(s, rest, to.add(whole), n - whole);
             }
         }
     }
@@ -120,7 +139,7 @@ mod tests {
     fn largest_is_the_maximum() {
         for half in [Half::F16, Half::Bf16] {
             assert_eq!(value(half, half.minus_infinity()), f64::NEG_INFINITY);
-            // Each number among others of either sign; a multiplier that is coprime to 2^16 reaches them all.
+            // Each number first, and others after it: of any sign, or negative.
             for start in 0..=u16::MAX {
                 for (n, sign) in [(1, 0), (2, 0), (37, 0), (70, 0x8000)] {
                     let bits = |i: u16| start.wrapping_add(i.wrapping_mul(40_503)) | sign;

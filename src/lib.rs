@@ -31,6 +31,7 @@
 //! | `ops/staged.rs` | the same for 16-bit numbers and under masks (feature `python`) |
 //! | `stage.rs` | rows copied and converted into what a kernel takes, and back (feature `python`) |
 //! | `kernels/` | the mathematics, one file per operation, forward beside backward |
+//! | `halves.rs` | rows of 16-bit numbers, for kernels that read them as they lie |
 //! | `lines.rs` | how a kernel walks memory: long rows, short rows, strided columns |
 //! | `interleave.rs` | short rows put side by side, and back, by permutations |
 //! | `sums.rs` | sums over chunks, and means, without overflow on the way |

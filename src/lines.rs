@@ -43,7 +43,7 @@ const FEW_CLASSES: usize = 32;
 /// Longer ones are prefetched so many classes ahead.
 const AHEAD_CLASSES: usize = 8;
 /// Longer rows compute their exponentials twice instead of storing them.
-const STORED_BYTES: usize = 1 << 20;
+pub(crate) const STORED_BYTES: usize = 1 << 20;
 /// Scratch memory that a thread keeps between calls.
 const KEPT_BYTES: usize = 256 * 1024;
 
@@ -65,8 +65,9 @@ pub(crate) struct Rows<E: Element> {
     pub(crate) stream: bool,
     /// How many elements behind a row's those lie that are best fetched while it is worked on.
     pub(crate) ahead: isize,
-    /// The rows of the first operand where they are 16-bit numbers, of which `ahead` is a number then; `x` is room for one
-    /// row. For kernels that [read](Kernel::reads_halves) them.
+    /// The rows of the first operand where they are 16-bit numbers, which `ahead` counts then. `x` is room for one row, apart
+    /// from `stored`; it may be where the results go, if there is only one row. For kernels that
+    /// [read](Kernel::reads_halves) them.
     pub(crate) halves: Option<Halves>,
     /// The largest element of each row of the first operand, if that is known; NaN is passed over. For rows of
     /// [`LONG`](crate::kernels::rowsum::LONG) elements or more.
@@ -86,13 +87,15 @@ impl<E: Element> Rows<E> {
         halves.rows.row(self.first + i, 1).cast_const()
     }
 
-    /// Row `i` of the first operand; if it is of 16-bit numbers, a copy that lasts until the next one is asked for.
+    /// Row `i` of the first operand; if it is of 16-bit numbers, a copy that lasts until the next one is asked for, or results
+    /// are written.
     #[inline(always)]
     pub(crate) fn row<S: Simd>(&self, s: S, i: usize) -> *const E::T {
         if E::HALVES
             && let Some(halves) = &self.halves
         {
             let (from, to) = (self.half(i, halves), self.x(0, i).cast_mut());
+            // (The kernel's caller promises both rows.)
             s.call(Widen::<E> { format: halves.format, from, to, n: self.len });
         }
         self.x(0, i)
@@ -116,10 +119,9 @@ impl<E: Element> Rows<E> {
                 }
             }
             for i in (0..self.n).step_by(E::WIDTH) {
-                // SAFETY: both arrays have `GROUP` elements, which are whole vectors.
-                unsafe {
-                    E::store(s, halves.format.load::<E, S>(s, &raw const numbers[i]), &raw mut chosen[i])
-                };
+                let (from, to) = (numbers[i..].as_ptr(), chosen[i..].as_mut_ptr());
+                // SAFETY: `GROUP` elements are whole vectors.
+                unsafe { E::store(s, halves.format.load::<E, S>(s, from), to) };
             }
             return chosen;
         }
@@ -244,9 +246,12 @@ pub(crate) trait Kernel: Sync {
     ) -> u64;
 
     /// Whether rows of [`LONG`](crate::kernels::rowsum::LONG) elements or more of the only operand may be
-    /// [16-bit numbers](Rows::halves): then the kernel sums them by [`group_sums`](crate::kernels::rowsum::group_sums), and
-    /// reads no element but by [`Rows::row`] and [`Rows::chosen`].
-    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "Python's arrays alone may be of 16 bits"))]
+    /// [16-bit numbers](Rows::halves): then there is no temperature, and the kernel sums them by
+    /// [`group_sums`](crate::kernels::rowsum::group_sums), and reads no element but by [`Rows::row`] and [`Rows::chosen`].
+    #[cfg_attr(
+        not(feature = "python"),
+        expect(dead_code, reason = "Python's arrays alone may be of 16 bits")
+    )]
     #[inline(always)]
     fn reads_halves(&self) -> bool {
         false

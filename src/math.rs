@@ -64,12 +64,10 @@ fn neg<E: Element>(x: E::T) -> E::T {
 /// mantissa. A NaN stays a NaN and +inf becomes one; -inf and anything far below the reference become zero.
 #[inline(always)]
 pub(crate) fn exp_scaled<E: Element, S: Simd>(s: S, x: E::V<S>, magic: E::V<S>) -> E::V<S> {
-    let t = E::fma(s, x, E::splat(s, E::LOG2E), magic);
-    let n = E::sub(s, t, magic);
-    E::scale_by(s, exp_reduced::<E, S>(s, x, n, None), t, E::splat(s, E::MAGIC_CUT))
+    exp_end::<E, S>(s, exp_begin::<E, S>(s, x, magic))
 }
 
-/// The first half of an [`exp_scaled`].
+/// The first half of an exponential.
 #[derive(Clone, Copy)]
 pub(crate) struct Begun<E: Element, S: Simd> {
     t: E::V<S>,
@@ -79,7 +77,7 @@ pub(crate) struct Begun<E: Element, S: Simd> {
     p: E::V<S>,
 }
 
-/// Begins [`exp_scaled`], for [`exp_end`] to complete: the same operations. A loop that begins one exponential between the
+/// Begins [`exp_scaled`], for [`exp_end`] to complete. A loop that begins one exponential between the
 /// halves of another has two short chains of dependent operations where it would have a long one.
 #[inline(always)]
 pub(crate) fn exp_begin<E: Element, S: Simd>(s: S, x: E::V<S>, magic: E::V<S>) -> Begun<E, S> {

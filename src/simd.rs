@@ -110,6 +110,8 @@ pub trait Lanes<T: Copy>: Copy {
 
 /// A level: vectors of `f32` and `f64`, and the passage between them.
 pub trait Simd: Lanes<f32> + Lanes<f64> {
+    /// Whether sums of exponentials gain from [`crate::math::exp_begin`]: where the processor waits for results.
+    const PIPELINED: bool;
     /// The 16 lanes as two `f64` vectors, exactly.
     fn widen(self, v: <Self as Lanes<f32>>::V) -> [<Self as Lanes<f64>>::V; 2];
     /// [`Simd::widen`] of the 16 lanes at `p`.

@@ -1,14 +1,13 @@
-//! Operands that the kernels do not take as they are: 16-bit numbers, and elements under a mask.
+//! Operands that most kernels do not take as they are: 16-bit numbers, and elements under a mask.
 //!
 //! The rows of a chunk go through scratch memory, a *block* of them at a time that stays in the first-level cache (long
 //! rows and columns, and rows under a mask, in the second):
 //! each operand is copied and converted (*staged*), [`crate::lines::Walk`] runs on the copies, and the results are
-//! rounded into the caller's array. So no kernel knows of formats, and plain operands pay nothing for them.
+//! rounded into the caller's array. So few kernels know of formats, and plain operands pay nothing for them. Those that do
+//! ([`crate::halves`]) are given longer rows of 16-bit numbers as they lie, and only have their results staged.
 //!
 //! A block has its elements in rows, or in *columns*: rows that lie side by side in memory stay so if they are short;
 //! longer ones are transposed. Rows with any other strides are gathered.
-//!
-//! Kernels that can read 16-bit rows themselves are given those as they lie, and only have their results staged.
 //!
 //! A mask is staged too: elements under it are -inf for the kernel, and the results there are a value of their own.
 #![expect(unsafe_code, reason = "rows of arbitrary strided arrays are reached through pointers")]
@@ -16,7 +15,9 @@
 use crate::float::{Element, Float, Single};
 use crate::halves::{Half, Halves};
 use crate::kernels::rowsum::{LONG, MAX_WIDTH, reduce_max};
-use crate::lines::{AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, Staged, put_per_row, side_by_side};
+use crate::lines::{
+    AHEAD_BYTES, Buffer, GROUP, PerRow, Plan, STORED_BYTES, Staged, put_per_row, side_by_side,
+};
 use crate::shape::{Shape, View};
 use crate::simd::{Simd, Task, VECTOR_BYTES, dispatch, prefetch};
 use std::cell::Cell;
@@ -91,7 +92,7 @@ impl<T: Float> Operand<T> {
 pub(crate) struct Format<T: Float> {
     /// Bytes of an element.
     pub(crate) size: usize,
-    /// If its elements are not `T` itself, for which operands need no copy.
+    /// What its elements are, unless `T` itself; operands of that need no copy.
     half: Option<Half>,
     stage: fn(&Piece<'_, T>),
     unstage: fn(&Piece<'_, T>, bool),
@@ -765,7 +766,7 @@ pub(crate) struct Block<T> {
     /// The mask, if there is one; for an inner extent of 1.
     pub(crate) mask: View<u8>,
     /// For the [`Walk`](crate::lines::Walk): while a kernel works on a block, it fetches what the next one is made of. (Not of
-    /// operands that are given as they lie.)
+    /// operands of `T` that are given as they lie.)
     pub(crate) staged: Staged<T>,
 }
 
@@ -906,7 +907,7 @@ impl<T: Float> Call<'_, T> {
         (evenly && (frame.columns || view.len == 1)).then(|| (view.row(frame.row, inner), step))
     }
 
-    /// Whether the kernel may be given rows of 16-bit numbers.
+    /// Whether the kernel is given rows of 16-bit numbers: where those of a block lie evenly, in one inner extent.
     fn gives_halves(&self) -> bool {
         let &[Operand { view, format }] = self.x else { return false };
         self.reads_halves
@@ -920,7 +921,8 @@ impl<T: Float> Call<'_, T> {
     /// The rows of a block as the kernel is given them without a copy, if they are 16-bit numbers.
     fn halves(&self, frame: &Frame) -> Option<Halves> {
         let Operand { format, .. } = self.x[0];
-        let format = format.half.filter(|_| self.gives_halves() && !frame.columns)?;
+        let format = format.half.filter(|_| self.gives_halves())?;
+        debug_assert!(!frame.columns, "blocks in columns are of shorter rows");
         let (first, step) = self.lines(&self.x[0].typed::<u16>(), frame)?;
         Some(Halves { rows: frame.view(first, step), format })
     }
@@ -1193,3 +1195,5 @@ fn flat<T: Float>(operand: &Operand<T>, start: usize, n: usize, block: *mut T, c
 }
 
 const _: () = assert!(TOGETHER * 2 == VECTOR_BYTES);
+// Where rows of 16-bit numbers share one row's room with the results, a block is one row, and stores no exponentials.
+const _: () = assert!(ROW_BYTES < APART_BYTES && TALL_BYTES < APART_BYTES && STORED_BYTES <= APART_BYTES);

@@ -22,7 +22,7 @@
 
 use crate::exact::{ldexp, mul_pairs, two_sum};
 use crate::float::{Acc, Double, Element, Float, load64, store64};
-use crate::halves::{Half, Halves};
+use crate::halves::{self, Half};
 use crate::kernels::temperature::{Temperature, exp_tempered, heat};
 use crate::lines::{Band, Dense, GROUP, MAX_GROUPS, Rows};
 use crate::math::{exp_begin, exp_end, exp_scaled, log_ratio, magic};
@@ -69,7 +69,7 @@ pub(crate) struct RowSum<T> {
 }
 
 /// A row of neighbouring elements. `out`, unless null, receives the stored exponentials
-/// `exp(x_c - shift) 2^-reference`. 16-bit numbers are taken as they are.
+/// `exp(x_c - shift) 2^-reference`. For 16-bit numbers, `shift` is 0 and there is no `heat`.
 struct Sweep<E: Element, X> {
     x: X,
     len: usize,
@@ -96,11 +96,26 @@ pub(crate) unsafe fn row_sum<E: Element, S: Simd>(
     ahead: isize,
 ) -> RowSum<E::T> {
     let x = Elements { x, skip: None };
-    let sum = s.call(Sweep::<E, _> { x, len, shift: E::ZERO, heat, out, ahead });
+    sum_of::<E, S, _>(s, x, len, heat, out, ahead, || x)
+}
+
+/// [`row_sum`] of a row from anywhere, whose elements as they are `elements` gives.
+#[inline(always)]
+fn sum_of<E: Element, S: Simd, X: Source<E>>(
+    s: S,
+    x: X,
+    len: usize,
+    heat: Option<[E::T; 2]>,
+    out: *mut E::T,
+    ahead: isize,
+    elements: impl FnOnce() -> Elements<E>,
+) -> RowSum<E::T> {
+    let sum = s.call(Sweep::<E, X> { x, len, shift: E::ZERO, heat, out, ahead });
     if sum.is_near(heat) {
         return sum;
     }
-    s.call(Sweep::<E, _> { x, len, shift: sum.max, heat, out, ahead })
+    let ahead = if X::HALVES { 0 } else { ahead };
+    s.call(Sweep::<E, _> { x: elements(), len, shift: sum.max, heat, out, ahead })
 }
 
 impl<T: Float> RowSum<T> {
@@ -286,14 +301,14 @@ unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E:
 trait Source<E: Element>: Copy {
     /// Whether they are 16-bit numbers.
     const HALVES: bool;
-    /// Whether the sum of their exponentials gains from [`exp_begin`].
+    /// Whether the sum of their exponentials gains from [`exp_begin`] where [`Simd::PIPELINED`] says that any does.
     const PIPELINED: bool;
     /// Row `i` of the first operand.
     fn of(rows: &Rows<E>, i: usize) -> Self;
     /// The `n` elements from `start` on, a block at most.
     fn block(self, start: usize, n: usize, copy: &mut MaybeUninit<Block>) -> Self;
-    /// The lane-wise maximum of `max` and the first `n` elements, or a vector with the same largest lane. NaN is passed over,
-    /// or makes -inf of it.
+    /// The lane-wise maximum of `max` and the first `n` elements of a block, or a vector with the same largest lane. NaN is
+    /// passed over, or makes -inf of the maximum.
     ///
     /// # Safety
     /// The row has `n` elements.
@@ -312,7 +327,7 @@ trait Source<E: Element>: Copy {
     fn prefetch(self, i: usize, ahead: isize);
 }
 
-/// Elements as they are, but `skip`, which counts as -inf.
+/// Elements as they are, but `skip`, which is -inf in the [block](Source::block) that has it.
 #[derive(Clone, Copy)]
 struct Elements<E: Element> {
     x: *const E::T,
@@ -376,7 +391,8 @@ impl<E: Element, const BF16: bool> Source<E> for Numbers<BF16> {
     const PIPELINED: bool = true;
     #[inline(always)]
     fn of(rows: &Rows<E>, i: usize) -> Self {
-        Numbers(rows.halves.as_ref().map_or(std::ptr::null(), |halves| rows.half(i, halves)))
+        let halves = rows.halves.as_ref().expect("rows of 16-bit numbers");
+        Numbers(rows.half(i, halves))
     }
     #[inline(always)]
     fn block(self, start: usize, _n: usize, _copy: &mut MaybeUninit<Block>) -> Self {
@@ -386,9 +402,9 @@ impl<E: Element, const BF16: bool> Source<E> for Numbers<BF16> {
     unsafe fn max<S: Simd>(self, s: S, n: usize, max: E::V<S>) -> E::V<S> {
         // SAFETY: the caller's promise.
         let largest = Self::FORMAT.largest(unsafe { std::slice::from_raw_parts(self.0, n) });
-        let largest = [largest; MAX_WIDTH];
         // SAFETY: the array holds a vector.
-        E::max(s, unsafe { E::load_halves::<S, BF16>(s, largest.as_ptr()) }, max)
+        let largest = unsafe { E::load_halves::<S, BF16>(s, [largest; halves::MOST].as_ptr()) };
+        E::max(s, largest, max)
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(self, s: S, i: usize) -> E::V<S> {
@@ -397,12 +413,8 @@ impl<E: Element, const BF16: bool> Source<E> for Numbers<BF16> {
     }
     #[inline(always)]
     unsafe fn load_first<S: Simd>(self, s: S, i: usize, n: usize) -> E::V<S> {
-        let mut numbers = [Self::FORMAT.minus_infinity(); MAX_WIDTH];
-        // SAFETY: the caller's promise; the array holds a vector.
-        unsafe {
-            self.0.add(i).copy_to_nonoverlapping(numbers.as_mut_ptr(), n);
-            E::load_halves::<S, BF16>(s, numbers.as_ptr())
-        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::FORMAT.load_first::<E, S>(s, self.0.add(i), n) }
     }
     #[inline(always)]
     fn prefetch(self, i: usize, ahead: isize) {
@@ -428,8 +440,9 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     out: *mut E::T,
     ahead: isize,
 ) -> Acc<S> {
-    if HOW == PLAIN && X::PIPELINED {
+    if HOW == PLAIN && S::PIPELINED && X::PIPELINED {
         let magic = first::<E, S>(s, magic);
+        // (The caller promises the row and the room for its exponentials.)
         let lanes = s.call(Pipelined::<E, X> { x, n, magic, out, ahead });
         [load64(s, &lanes, 0), load64(s, &lanes, 8)]
     } else {
@@ -513,7 +526,7 @@ unsafe fn add_rest<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
 }
 
 /// [`block_sum`] with each exponential begun before the one before it is ended: a function of its own, which has all
-/// registers for itself. Gives the lanes of the accumulator.
+/// registers for itself. Gives the lanes of the accumulator. Whoever makes one promises what [`block_sum`] asks for.
 struct Pipelined<E: Element, X> {
     x: X,
     n: usize,
@@ -923,12 +936,11 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
         let step = if rows.len < LONG { E::WIDTH } else { FEW };
-        let known = X::HALVES || rows.maxima.is_some();
-        debug_assert!(!known || rows.len >= LONG, "few rows at a time");
+        debug_assert!(rows.len >= LONG || !X::HALVES && rows.maxima.is_none(), "few rows at a time");
         for j in (0..rows.n).step_by(step) {
             let n = (rows.n - j).min(step);
             let mut max = [E::splat(s, E::ZERO); MAX_WIDTH];
-            if !known {
+            if rows.maxima.is_none() {
                 for (i, max) in max.iter_mut().enumerate().take(n) {
                     if counted >> (j + i) & 1 == 1 {
                         let low = E::splat(s, E::NEG_INF);
@@ -938,23 +950,7 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                 }
             }
             let mut lanes = [E::ZERO; MAX_WIDTH];
-            let max = if let (true, Some(halves)) = (X::HALVES, &rows.halves) {
-                let mut largest = [halves.format.minus_infinity(); MAX_WIDTH];
-                for i in 0..n {
-                    if counted >> (j + i) & 1 == 1 {
-                        // SAFETY: a row has `len` elements.
-                        let numbers =
-                            unsafe { std::slice::from_raw_parts(rows.half(j + i, halves), rows.len) };
-                        largest[i] = halves.format.largest(numbers);
-                    }
-                }
-                // SAFETY: the arrays hold a vector.
-                unsafe {
-                    let max = halves.format.load::<E, S>(s, largest.as_ptr());
-                    E::store(s, max, lanes.as_mut_ptr());
-                    max
-                }
-            } else if n <= FEW {
+            let max = if n <= FEW {
                 for i in 0..n {
                     lanes[i] = match rows.maxima {
                         // SAFETY: there is one for each row.
@@ -1026,29 +1022,32 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
     }
 }
 
-/// [`row_sum`] of a row of 16-bit numbers, longer than a block, that need not be shifted.
+/// [`group_sums`], of the `counted` rows alone.
 ///
 /// # Safety
 /// As [`group_sums`].
 #[inline(always)]
-unsafe fn long_halves<E: Element, S: Simd>(
+unsafe fn counted_sums<E: Element, S: Simd, X: Source<E>>(
     s: S,
     rows: &Rows<E>,
-    i: usize,
-    out: *mut E::T,
-) -> Option<RowSum<E::T>> {
-    let &Rows { len, ahead, .. } = rows;
-    macro_rules! sum {
-        ($source:ty) => {{
-            let x = <$source as Source<E>>::of(rows, i);
-            s.call(Sweep::<E, $source> { x, len, shift: E::ZERO, heat: None, out, ahead })
-        }};
+    group: &mut Group<E>,
+    counted: u64,
+    store: bool,
+) {
+    let mut one_by_one = counted;
+    if rows.len <= E::BLOCK && rows.len > 0 {
+        let source = PhantomData::<X>;
+        one_by_one &= s.call(ShortRows { rows, group: &mut *group, counted, store, source });
     }
-    let sum = match rows.halves.as_ref().filter(|_| E::HALVES && len > E::BLOCK)?.format {
-        Half::F16 => sum!(Numbers<false>),
-        Half::Bf16 => sum!(Numbers<true>),
-    };
-    sum.is_near(None).then_some(sum)
+    group.start(rows.n);
+    while one_by_one != 0 {
+        let i = one_by_one.trailing_zeros() as usize;
+        one_by_one &= one_by_one - 1;
+        let out = if store { rows.stored(i) } else { std::ptr::null_mut() };
+        let elements = || Elements { x: rows.row(s, i), skip: None };
+        let sum = sum_of(s, X::of(rows, i), rows.len, group.heat(i), out, rows.ahead, elements);
+        group.set(i, &sum);
+    }
 }
 
 /// The sums of the `counted` rows, and their exponentials where `rows` says, if `store`.
@@ -1065,39 +1064,15 @@ pub(crate) unsafe fn group_sums<E: Element, S: Simd>(
     store: bool,
 ) {
     group.temper(temperature, rows.first, rows.n);
+    debug_assert!(rows.halves.is_none() || group.tempered == 0, "16-bit numbers are not divided");
     let counted = counted & first_bits(rows.n);
-    let mut one_by_one = counted;
-    if rows.len <= E::BLOCK && rows.len > 0 {
-        macro_rules! sums {
-            ($source:ty) => {
-                s.call(ShortRows::<E, $source> {
-                    rows,
-                    group: &mut *group,
-                    counted,
-                    store,
-                    source: PhantomData,
-                })
-            };
+    // SAFETY: the caller's promise.
+    unsafe {
+        match rows.halves.as_ref().filter(|_| E::HALVES).map(|halves| halves.format) {
+            None => counted_sums::<E, S, Elements<E>>(s, rows, group, counted, store),
+            Some(Half::F16) => counted_sums::<E, S, Numbers<false>>(s, rows, group, counted, store),
+            Some(Half::Bf16) => counted_sums::<E, S, Numbers<true>>(s, rows, group, counted, store),
         }
-        one_by_one &= match &rows.halves {
-            Some(Halves { format: Half::F16, .. }) if E::HALVES => sums!(Numbers<false>),
-            Some(Halves { format: Half::Bf16, .. }) if E::HALVES => sums!(Numbers<true>),
-            _ => sums!(Elements<E>),
-        };
-    }
-    group.start(rows.n);
-    let ahead = if rows.halves.is_some() { 0 } else { rows.ahead };
-    while one_by_one != 0 {
-        let i = one_by_one.trailing_zeros() as usize;
-        one_by_one &= one_by_one - 1;
-        let out = if store { rows.stored(i) } else { std::ptr::null_mut() };
-        // SAFETY: the caller's promise.
-        let sum = unsafe { long_halves::<E, S>(s, rows, i, out) };
-        // SAFETY: as above.
-        let sum = sum.unwrap_or_else(|| unsafe {
-            row_sum::<E, S>(s, rows.row(s, i), rows.len, group.heat(i), out, ahead)
-        });
-        group.set(i, &sum);
     }
     let mut skipped = !counted & first_bits(rows.n);
     while skipped != 0 {

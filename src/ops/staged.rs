@@ -1,4 +1,4 @@
-//! The operations on 16-bit numbers, and under masks: the same kernels, on rows that [`crate::stage`] copies.
+//! The operations on 16-bit numbers, and under masks: the same kernels, on rows that [`crate::stage`] prepares.
 
 pub(crate) mod elementwise;
 pub(crate) mod evaluation;

@@ -432,6 +432,7 @@ fn transpose4(_: Avx2, v: &[[__m256d; 2]], h: usize) -> [__m256d; 4] {
 }
 
 impl Simd for Avx2 {
+    const PIPELINED: bool = true;
     #[inline(always)]
     fn widen(self, v: [__m256; 2]) -> [[__m256d; 2]; 2] {
         let low = both!(_mm256_castps256_ps128(v));

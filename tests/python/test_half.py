@@ -199,8 +199,9 @@ def test_rows_read_as_they_lie(n: int, level: str, half: Any, rng: np.random.Gen
     labels = rng.integers(0, n, len(x))
     labels[::9] = -100
     core.set_simd_level(level)
-    spread = np.zeros((len(x), 2 * n + 3), half)[:, 1 : n + 1]
+    spread = np.full((len(x), 2 * n + 3), np.nan, half)[:, 1 : n + 1]
     spread[...] = x
+    backwards = np.ascontiguousarray(x[::-1])[::-1]
 
     def assert_equal(got: Any, want: Any, what: str) -> None:
         for i, name in enumerate(names):
@@ -209,7 +210,7 @@ def test_rows_read_as_they_lie(n: int, level: str, half: Any, rng: np.random.Gen
     lse = rounded(lk.logsumexp(wide, 1), half)
     softmax = rounded(lk.softmax(wide, 1), half)
     losses, grad = lk.cross_entropy_value_and_grad(wide, labels, reduction="none")
-    for a in (x, spread, np.ascontiguousarray(x)):
+    for a in (x, spread, backwards):
         assert_equal(lk.logsumexp(a, 1), lse, "logsumexp")
         assert_equal(lk.softmax(a, 1), softmax, "softmax")
         assert_equal(lk.cross_entropy(a, labels, reduction="none"), losses, "cross_entropy")
@@ -222,6 +223,26 @@ def test_rows_read_as_they_lie(n: int, level: str, half: Any, rng: np.random.Gen
     for i in range(0, len(x), 5):
         assert_same_bits(lk.logsumexp(x[i]), lse[i], f"alone: {names[i]}")
         assert_same_bits(lk.softmax(x[i]), softmax[i], f"alone: {names[i]}")
+
+
+@halves
+@pytest.mark.parametrize("n", [262_143, 262_144, 262_145])
+def test_rows_of_a_megabyte(n: int, half: Any, rng: np.random.Generator) -> None:
+    """From there on the results have the place of the one row that is converted where it must be."""
+    x = values((3, n), half, rng, special=False)
+    x[1] += np.array(20_000, half)
+    x[2, n // 2] = 60_000
+    wide = x.astype(np.float32)
+    labels = np.array([5, 0, n // 2])
+    loss, grad = lk.cross_entropy_value_and_grad(wide, labels, reduction="none")
+    want = rounded(lk.softmax(wide, 1), half)
+    assert_same_bits(lk.logsumexp(x, 1), rounded(lk.logsumexp(wide, 1), half))
+    assert_same_bits(lk.softmax(x, 1), want)
+    got = lk.cross_entropy_value_and_grad(x, labels, reduction="none")
+    assert_same_bits(got[0], loss)
+    assert_same_bits(got[1], rounded(grad, half))
+    lk.softmax(x, 1, out=x)
+    assert_same_bits(x, want)
 
 
 @halves
