@@ -313,7 +313,7 @@ pub(crate) struct Walk<'a, K: Kernel> {
     pub(crate) staged: Option<Staged<<K::E as Element>::T>>,
 }
 
-/// What [`crate::stage`] knows of the rows of a walk.
+/// What the walk over a block knows of it (`src/stage.rs`).
 #[derive(Clone, Copy)]
 pub(crate) struct Staged<T> {
     /// [`Rows::ahead`].

@@ -138,7 +138,7 @@ def test_is_the_rounded_float32_result(name: str, half: Any, rng: np.random.Gene
 
 
 def hard_rows(n: int, half: Any, rng: np.random.Generator) -> dict[str, Array]:
-    """Rows of `n` numbers that are read as they lie: each takes another way through the sums, or another maximum."""
+    """Rows of `n` numbers: each takes another way through the sums, or has another maximum."""
     usual = rng.normal(0, 6, n)
     negative = -np.abs(usual) - 1
     quiet, sign = (np.array([value], half).view(np.uint16)[0] for value in (np.nan, -0.0))
@@ -176,7 +176,8 @@ def hard_rows(n: int, half: Any, rng: np.random.Generator) -> dict[str, Array]:
     }
     with np.errstate(all="ignore"):
         made = {name: row.astype(half) for name, row in rows.items()}
-    for name, numbers in (("usual", usual), ("negative", negative), ("nothing", np.full(n, -np.inf))):
+    others = {"usual": usual, "negative": negative, "nothing": np.full(n, -np.inf)}
+    for name, numbers in others.items():
         for where in sorted({0, place, n - 1}):
             for what, bits in (("NaN", quiet), ("negative NaN", quiet | sign)):
                 row = numbers.astype(half)
@@ -228,7 +229,7 @@ def test_rows_read_as_they_lie(n: int, level: str, half: Any, rng: np.random.Gen
 @halves
 @pytest.mark.parametrize("n", [262_143, 262_144, 262_145])
 def test_rows_of_a_megabyte(n: int, half: Any, rng: np.random.Generator) -> None:
-    """From there on the results have the place of the one row that is converted where it must be."""
+    """From there on the results have the place of the one row that may have to be converted."""
     x = values((3, n), half, rng, special=False)
     x[1] += np.array(20_000, half)
     x[2, n // 2] = 60_000
@@ -248,7 +249,8 @@ def test_rows_of_a_megabyte(n: int, half: Any, rng: np.random.Generator) -> None
 @halves
 def test_neighbours_in_an_inner_extent(half: Any, rng: np.random.Generator) -> None:
     """Rows of neighbours whose order in memory is not that of the batch."""
-    for shape, order in (((3, 300, 70), (0, 2, 1)), ((3, 1100, 5), (0, 2, 1)), ((70, 260, 3), (2, 0, 1))):
+    outer, inner = (0, 2, 1), (2, 0, 1)
+    for shape, order in (((3, 300, 70), outer), ((3, 1100, 5), outer), ((70, 260, 3), inner)):
         x = values(shape, half, rng, special=True)
         x = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
         assert x.strides[1] == x.itemsize
