@@ -97,7 +97,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     type V<S: Simd>: Copy;
     type M<S: Simd>: Copy;
 
-    /// Whether elements as they are gain from it where [`Simd::PIPELINED`] says that any do. (`f32` would lose registers.)
+    /// Whether sums of exponentials of these elements (not of 16-bit numbers) gain from [`crate::math::exp_begin`] where
+    /// [`Simd::PIPELINED`] says that any do.
     const PIPELINED: bool;
     /// Whether 16-bit numbers are computed as these elements.
     const HALVES: bool;

@@ -447,7 +447,7 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
         [load64(s, &lanes, 0), load64(s, &lanes, 8)]
     } else {
         // SAFETY: the caller's promise.
-        unsafe { one_by_one::<E, S, X, HOW>(s, x, n, before, magic, out, ahead) }
+        unsafe { unpipelined::<E, S, X, HOW>(s, x, n, before, magic, out, ahead) }
     }
 }
 
@@ -456,7 +456,7 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
 /// # Safety
 /// As [`block_sum`].
 #[inline(always)]
-unsafe fn one_by_one<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
+unsafe fn unpipelined<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     s: S,
     x: X,
     n: usize,
