@@ -132,6 +132,30 @@ pub trait Element: Copy + Send + Sync + 'static {
     unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, words: *const u32) -> Self::V<S>;
     unsafe fn permute2<S: Simd>(s: S, a: Self::V<S>, words: *const u32, b: Self::V<S>) -> Self::V<S>;
     fn permuted<S: Simd>() -> usize;
+    unsafe fn to_columns<S: Simd>(
+        s: S,
+        rows: *const Self::T,
+        step: isize,
+        len: usize,
+        readable: usize,
+        tile: *mut Self::T,
+    ) -> bool;
+    unsafe fn from_columns<S: Simd>(
+        s: S,
+        tile: *const Self::T,
+        rows: *mut Self::T,
+        step: isize,
+        len: usize,
+        follow: bool,
+    ) -> bool;
+    unsafe fn scale_rows<S: Simd>(
+        s: S,
+        e: *const Self::T,
+        len: usize,
+        factor: [Self::V<S>; 2],
+        row: *const u32,
+        out: *mut Self::T,
+    );
 
     /// Bit `i` is set where lane `i` is NaN.
     #[inline(always)]
@@ -457,6 +481,42 @@ macro_rules! forward {
         fn permuted<S: Simd>() -> usize {
             <S as Lanes<$t>>::PERMUTED
         }
+        #[inline(always)]
+        unsafe fn to_columns<S: Simd>(
+            s: S,
+            rows: *const $t,
+            step: isize,
+            len: usize,
+            readable: usize,
+            tile: *mut $t,
+        ) -> bool {
+            // SAFETY: the caller's promise.
+            unsafe { s.to_columns(rows, step, len, readable, tile) }
+        }
+        #[inline(always)]
+        unsafe fn from_columns<S: Simd>(
+            s: S,
+            tile: *const $t,
+            rows: *mut $t,
+            step: isize,
+            len: usize,
+            follow: bool,
+        ) -> bool {
+            // SAFETY: the caller's promise.
+            unsafe { s.from_columns(tile, rows, step, len, follow) }
+        }
+        #[inline(always)]
+        unsafe fn scale_rows<S: Simd>(
+            s: S,
+            e: *const $t,
+            len: usize,
+            factor: [Self::V<S>; 2],
+            row: *const u32,
+            out: *mut $t,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { Lanes::<$t>::scale_rows(s, e, len, factor, row, out) }
+        }
     };
 }
 
@@ -629,6 +689,10 @@ impl Element for Single {
     }
     #[inline(always)]
     unsafe fn reduce_rows<S: Simd>(s: S, p: *const f32, len: usize) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        if let Some(sums) = unsafe { s.sum_rows(p, len) } {
+            return sums;
+        }
         let mut sums: Acc<S> = [Double::splat(s, 0.0); 2];
         for (half, sum) in sums.iter_mut().enumerate() {
             let mut lanes = [Double::splat(s, 0.0); 8];
@@ -877,6 +941,10 @@ impl Element for Double {
     }
     #[inline(always)]
     unsafe fn reduce_rows<S: Simd>(s: S, p: *const f64, len: usize) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        if let Some(sums) = unsafe { s.sum_rows_compensated(p, len) } {
+            return sums;
+        }
         let zero = Double::splat(s, 0.0);
         let mut accs: [Acc<S>; 8] = [[zero; 2]; 8];
         for (i, acc) in accs.iter_mut().enumerate() {

@@ -917,12 +917,18 @@ pub(crate) unsafe fn stage<E: Element, S: Simd>(
                 unsafe { interleave::to_tile::<E, S>(s, view.row(row + first, 1), len, tile) };
                 continue;
             }
-            // Rows that follow one another are read in whole vectors, which end in the rows after.
-            let ends =
-                dense && n == width && len < width && (end - row - first) * len >= (width - 1) * len + width;
+            // Rows that follow one another are read in whole registers, which end in the rows after: so many elements
+            // are there from the beginning of this tile's last row.
+            let readable = if dense && n == width { (end - row - first - (width - 1)) * len } else { len };
+            let rows = start.wrapping_offset(step * first as isize);
+            // SAFETY: that they are; a tile has whole vectors of classes.
+            if n == width && unsafe { E::to_columns(s, rows, step, len, readable, tile) } {
+                continue;
+            }
+            let ends = len < width && readable >= width;
             for c in (0..len).step_by(width) {
                 let left = (len - c).min(width);
-                let rows = start.wrapping_offset(step * first as isize).wrapping_add(c);
+                let rows = rows.wrapping_add(c);
                 // SAFETY: `left` elements of the rows remain, or whole vectors of the batch; `c + left <= len`.
                 unsafe {
                     let tile = tile.add(c * width);
@@ -988,6 +994,11 @@ pub(crate) unsafe fn unstage<E: Element, S: Simd>(
             if dense && n == width && interleave::is_short::<E, S>(len) {
                 // SAFETY: as in `stage`.
                 unsafe { interleave::from_tile::<E, S>(s, tile, len, view.row(row + first, 1)) };
+                continue;
+            }
+            let rows = start.wrapping_offset(step * first as isize);
+            // SAFETY: the rows and the tile have `len` elements, and the tile whole vectors of classes.
+            if n == width && unsafe { E::from_columns(s, tile, rows, step, len, dense) } {
                 continue;
             }
             for c in (0..len).step_by(width) {

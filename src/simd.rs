@@ -106,6 +106,62 @@ pub trait Lanes<T: Copy>: Copy {
     unsafe fn permute2(self, a: Self::V, words: *const u32, b: Self::V) -> Self::V;
     /// Rows of up to so many elements are faster put side by side by permutations than by a transposition.
     const PERMUTED: usize;
+    /// Puts rows of `len` elements, `step` apart and as many as a vector has lanes, side by side, one vector for each element.
+    /// False, and nothing done, where the level has no better way than [`Lanes::transpose`].
+    /// # Safety
+    /// The rows are valid for reading `readable >= len` elements; `tile` for writing `len` vectors, rounded up to as many
+    /// as a vector has lanes.
+    #[inline(always)]
+    unsafe fn to_columns(
+        self,
+        _rows: *const T,
+        _step: isize,
+        _len: usize,
+        _readable: usize,
+        _tile: *mut T,
+    ) -> bool {
+        false
+    }
+    /// The reverse of [`Lanes::to_columns`]. Rows that `follow` one another are written in whole registers, which end in the
+    /// next row.
+    /// # Safety
+    /// The same, with reading and writing exchanged; `follow` only where `step` is `len`.
+    #[inline(always)]
+    unsafe fn from_columns(
+        self,
+        _tile: *const T,
+        _rows: *mut T,
+        _step: isize,
+        _len: usize,
+        _follow: bool,
+    ) -> bool {
+        false
+    }
+    /// The elements of rows that follow one another, `len` vectors of as many rows as a vector has lanes, times their row's
+    /// factor in two parts, `e * low + e * high` with one rounding for the sum. `row` has the words of each element's
+    /// row, as for [`Lanes::permute`].
+    /// # Safety
+    /// `e` and `row` are valid for reading and `out` for writing `len` vectors.
+    #[inline(always)]
+    unsafe fn scale_rows(
+        self,
+        e: *const T,
+        len: usize,
+        [high, low]: [Self::V; 2],
+        row: *const u32,
+        out: *mut T,
+    ) {
+        let lanes = VECTOR_BYTES / size_of::<T>();
+        for i in 0..len {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let row = row.add(i * WORDS);
+                let (high, low) = (self.permute(high, row), self.permute(low, row));
+                let v = self.load(e.add(i * lanes));
+                self.store(self.fma(v, high, self.mul(v, low)), out.add(i * lanes));
+            }
+        }
+    }
 }
 
 /// A level: vectors of `f32` and `f64`, and the passage between them.
@@ -122,6 +178,25 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     /// # Safety
     /// `p` is valid for reading a vector, all of it.
     unsafe fn widen_first_from(self, p: *const f32, n: usize) -> [<Self as Lanes<f64>>::V; 2];
+    /// The sums of 16 rows of `len` numbers that follow one another, as [`crate::float::Element::reduce_rows`] has them,
+    /// where the level has a way of its own.
+    /// # Safety
+    /// `p` is valid for reading `16 * len` elements and a vector more.
+    #[inline(always)]
+    unsafe fn sum_rows(self, _p: *const f32, _len: usize) -> Option<[<Self as Lanes<f64>>::V; 2]> {
+        None
+    }
+    /// The same of 8 rows of `f64`, with their low parts.
+    /// # Safety
+    /// `p` is valid for reading `8 * len` elements and a vector more.
+    #[inline(always)]
+    unsafe fn sum_rows_compensated(
+        self,
+        _p: *const f64,
+        _len: usize,
+    ) -> Option<[<Self as Lanes<f64>>::V; 2]> {
+        None
+    }
     /// Two `f64` vectors rounded to one `f32` vector.
     fn narrow(self, v: [<Self as Lanes<f64>>::V; 2]) -> <Self as Lanes<f32>>::V;
     /// 16 numbers of 16 bits.

@@ -16,7 +16,7 @@ use crate::float::{Acc, Double, Element, Float, mul_pairs_v, or_v, two_sum_v};
 use crate::kernels::labels::Labels;
 use crate::kernels::logsumexp::{group_logs, special_max};
 use crate::kernels::map::{self, Factor, Scale, product_of};
-use crate::kernels::rowsum::{Group, band_sums, first_bits};
+use crate::kernels::rowsum::{Group, MAX_WIDTH, band_sums, first_bits, put_each};
 use crate::kernels::softmax::{scale_tile, write_exponentials};
 use crate::kernels::temperature::Temperature;
 use crate::kernels::weights::{ClassWeight, SampleWeight};
@@ -106,10 +106,8 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
     unsafe fn losses(&self, group: &Group<T::Ops>, label_x: &[T; GROUP], n: usize, per_row: *mut f64) {
         let distance = |i: usize| T::Ops::to_f64(group.max[i]) - T::Ops::to_f64(label_x[i]);
         if self.temperature.is_one() && !self.is_weighted() {
-            for i in 0..n {
-                // SAFETY: `i < n`.
-                unsafe { per_row.add(i).write(distance(i) + group.log[i]) };
-            }
+            // SAFETY: the caller's promise.
+            unsafe { put_each(n, per_row, |i| distance(i) + group.log[i]) };
         } else {
             for i in 0..n {
                 let loss = group.cooled(i, distance(i)) + group.log[i];
@@ -263,9 +261,12 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
         let (classes, counted) = self.labels.classes(band.first, band.n);
         let counted = self.weights(group, band.first, band.n, &classes, counted);
         let mut label_x = [T::default(); GROUP];
-        for i in 0..band.n {
-            // SAFETY: labels are class numbers, 0 where ignored.
-            label_x[i] = unsafe { band.element(0, i, classes[i]).read() };
+        for j in (0..band.n).step_by(width) {
+            let tile = band.tile(0, j);
+            for i in 0..width.min(band.n - j) {
+                // SAFETY: labels are class numbers, 0 where ignored.
+                label_x[j + i] = unsafe { tile.add(classes[j + i] * width + i).read() };
+            }
         }
         // SAFETY: the caller's promise.
         let unusual = unsafe { band_sums::<O<T>, S, true>(s, band, group, &self.temperature) };
@@ -288,13 +289,17 @@ impl<T: Float, const GRAD: bool> Kernel for CrossEntropy<T, GRAD> {
             let factor = O::<T>::product(s, group.inverses(s, j), scale);
             again |= u64::from(map::out_of_range::<O<T>, S>(s, factor)) << j;
             scale_tile(s, band, j, factor);
-            let mut entries = [T::default(); GROUP];
+            let mut entries = [T::default(); MAX_WIDTH];
             let entry = Self::label_entries(s, group, &label_x, &scales, j);
-            Group::<O<T>>::store(s, entry, &mut entries, 0);
-            for i in 0..width.min(band.n - j) {
-                if counted >> (j + i) & 1 == 1 {
+            // SAFETY: the array holds a vector.
+            unsafe { O::<T>::store(s, entry, entries.as_mut_ptr()) };
+            let tile = band.tile(0, j);
+            let n = width.min(band.n - j);
+            let all = counted >> j & first_bits(n) == first_bits(n);
+            for i in 0..n {
+                if all || counted >> (j + i) & 1 == 1 {
                     // SAFETY: labels are class numbers.
-                    unsafe { band.element(0, j + i, classes[j + i]).write(entries[i]) };
+                    unsafe { tile.add(classes[j + i] * width + i).write(entries[i]) };
                 }
             }
         }

@@ -86,7 +86,8 @@ impl Labels {
     /// Whether a label is a class number and not ignored.
     #[inline(always)]
     fn counts(&self, label: i64, ignore: Option<i64>) -> bool {
-        ignore != Some(label) && (label as u64) < self.classes as u64
+        // With nothing to ignore, a number that is no class.
+        (ignore.unwrap_or(-1) != label) & ((label as u64) < self.classes as u64)
     }
 
     /// The class of a row, or `None` when it is ignored.
@@ -105,17 +106,19 @@ impl Labels {
         macro_rules! read {
             ($t:ty) => {{
                 let view = self.typed::<$t>();
-                let mut all = true;
                 if self.inner == 1 && view.outer == 1 && n == GROUP {
                     let labels = view.row(first, 1).cast::<[$t; GROUP]>();
                     // SAFETY: the view has a label for every row, side by side.
                     let labels: [$t; GROUP] = unsafe { labels.read() };
-                    for i in 0..GROUP {
-                        let counts = self.counts(labels[i] as i64, ignore);
-                        classes[i] = if counts { labels[i] as usize } else { 0 };
-                        all &= counts;
+                    // Without branches, for vectors.
+                    let mut all = true;
+                    for label in labels {
+                        all &= self.counts(label as i64, ignore);
                     }
                     if all {
+                        for (class, label) in classes.iter_mut().zip(labels) {
+                            *class = label as usize;
+                        }
                         return (classes, u64::MAX);
                     }
                 }

@@ -116,10 +116,8 @@ impl<E: Element> Kernel for LogSoftmax<E> {
         let unusual = unsafe { band_sums::<E, S, false>(s, band, group, &self.temperature) };
         let dominated = group.finish_log(s, band.len);
         if !per_row.is_null() {
-            for i in 0..band.n {
-                // SAFETY: `i < n`.
-                unsafe { per_row.add(i).write(group.logsumexp(i)) };
-            }
+            // SAFETY: the caller's promise.
+            unsafe { group.put_logsumexp(per_row) };
         }
         for j in (0..band.n).step_by(E::WIDTH) {
             let max = Group::<E>::load(s, &group.max, j);

@@ -78,10 +78,8 @@ pub(crate) unsafe fn put_logsumexp<E: Element, S: Simd>(
     mut special: u64,
     per_row: *mut f64,
 ) {
-    for i in 0..rows.n {
-        // SAFETY: `i < n`.
-        unsafe { per_row.add(i).write(group.logsumexp(i)) };
-    }
+    // SAFETY: the caller's promise.
+    unsafe { group.put_logsumexp(per_row) };
     while special != 0 {
         let i = special.trailing_zeros() as usize;
         special &= special - 1;
@@ -117,10 +115,8 @@ impl<E: Element> Kernel for LogSumExp<E> {
         // SAFETY: the caller's promise.
         let unusual = unsafe { band_sums::<E, S, true>(s, band, group, &Temperature::One) };
         let dominated = group.finish_log(s, band.len);
-        for i in 0..band.n {
-            // SAFETY: `i < n`.
-            unsafe { per_row.add(i).write(group.logsumexp(i)) };
-        }
+        // SAFETY: the caller's promise.
+        unsafe { group.put_logsumexp(per_row) };
         unusual | dominated
     }
 }

@@ -845,14 +845,35 @@ impl<E: Element> Group<E> {
         if E::COMPENSATED { self.log_low[i] } else { 0.0 }
     }
 
+    /// Writes logsumexp of all rows, right where they are not special.
+    ///
+    /// # Safety
+    /// `per_row` is valid for writing a result for each.
+    #[inline(always)]
+    pub(crate) unsafe fn put_logsumexp(&self, per_row: *mut f64) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.tempered == 0 {
+                put_each(self.n, per_row, |i| self.plain_logsumexp(i));
+            } else {
+                put_each(self.n, per_row, |i| self.logsumexp(i));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn plain_logsumexp(&self, i: usize) -> f64 {
+        let (sum, e) = two_sum(E::to_f64(self.max[i]), self.log[i]);
+        sum + (e + self.log_low(i))
+    }
+
     /// logsumexp of row `i`, not special: the maximum and the logarithm, whose sum may cancel.
     #[inline(always)]
     pub(crate) fn logsumexp(&self, i: usize) -> f64 {
-        let max = E::to_f64(self.max[i]);
         if self.tempered == 0 {
-            let (sum, e) = two_sum(max, self.log[i]);
-            return sum + (e + self.log_low(i));
+            return self.plain_logsumexp(i);
         }
+        let max = E::to_f64(self.max[i]);
         let (max, low) = mul_pairs((max, 0.0), self.cooling(i));
         let (sum, e) = two_sum(max, self.log[i]);
         if sum.is_finite() { sum + (e + (low + self.log_low(i))) } else { sum }
@@ -880,6 +901,30 @@ impl<E: Element> Group<E> {
             finite &= !(0xff << i) | Double::bits(s, sum) << i;
         }
         finite
+    }
+}
+
+/// Writes the results of `n` rows of a group, 8 at a time.
+///
+/// # Safety
+/// `per_row` is valid for writing `n <= GROUP` results.
+#[inline(always)]
+pub(crate) unsafe fn put_each(n: usize, per_row: *mut f64, result: impl Fn(usize) -> f64) {
+    for j in (0..n).step_by(8) {
+        // (In memory of their own, so that the compiler makes vectors of them.)
+        let mut some = [0.0; 8];
+        for (i, some) in some.iter_mut().enumerate() {
+            *some = result(j + i);
+        }
+        if n - j >= 8 {
+            // SAFETY: the caller's promise.
+            unsafe { per_row.add(j).cast::<[f64; 8]>().write(some) };
+        } else {
+            for (i, &some) in some.iter().enumerate().take(n - j) {
+                // SAFETY: as above.
+                unsafe { per_row.add(j + i).write(some) };
+            }
+        }
     }
 }
 
@@ -1150,13 +1195,17 @@ pub(crate) unsafe fn band_sums<E: Element, S: Simd, const STORE: bool>(
     unusual
 }
 
-/// The sums of [`Dense`] rows, group by group, all with one reference, and their exponentials in `e`. `None` when a
+/// The sums of [`Dense`] rows, one for each group, all with one reference, and their exponentials in `e`. False when a
 /// row is special or shifted, or when a term would be cut off: then, and only then, the common reference could show.
 ///
 /// # Safety
 /// The pointers of `dense` are valid for what it says.
 #[inline(always)]
-pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(s: S, dense: &Dense<E>) -> Option<[Acc<S>; MAX_GROUPS]> {
+pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(
+    s: S,
+    dense: &Dense<E>,
+    sums: &mut [MaybeUninit<Acc<S>>; MAX_GROUPS],
+) -> bool {
     let elements = dense.groups * dense.len * E::WIDTH;
     // Four chains: one would wait for itself.
     let (mut max, mut min) = ([E::splat(s, E::NEG_INF); 4], [E::splat(s, E::MAX); 4]);
@@ -1174,7 +1223,7 @@ pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(s: S, dense: &Dense<E>) -> 
     let floor = E::max(s, E::sub(s, E::splat(s, E::ZERO), half), E::sub(s, top, E::splat(s, E::REACH)));
     let outside = E::bits(s, E::lt(s, half, top)) | E::bits(s, E::lt(s, min[0], floor));
     if outside != 0 {
-        return None;
+        return false;
     }
     let magic = magic::<E, S>(s, reference::<E, S>(s, top));
     for i in (0..elements).step_by(E::WIDTH) {
@@ -1182,9 +1231,8 @@ pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(s: S, dense: &Dense<E>) -> 
         unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, dense.x.add(i)), magic), dense.e.add(i)) };
     }
     let zero = Double::splat(s, 0.0);
-    let mut sums: [Acc<S>; MAX_GROUPS] = [[zero; 2]; MAX_GROUPS];
     let mut numbers = 0xff;
-    for g in 0..dense.groups {
+    for (g, place) in sums.iter_mut().enumerate().take(dense.groups) {
         // SAFETY: the caller's promise.
         let sum = unsafe { E::reduce_rows(s, dense.e.add(g * dense.len * E::WIDTH), dense.len) };
         // False for NaN.
@@ -1192,9 +1240,9 @@ pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(s: S, dense: &Dense<E>) -> 
         if !E::COMPENSATED {
             numbers &= Double::bits(s, Double::lt(s, zero, sum[1]));
         }
-        sums[g] = sum;
+        place.write(sum);
     }
-    (numbers == 0xff).then_some(sums)
+    numbers == 0xff
 }
 
 /// The maximum of each row of a tile; NaN is passed over.

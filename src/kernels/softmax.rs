@@ -12,9 +12,10 @@ use crate::kernels::logsumexp::{group_logs, put_logsumexp};
 use crate::kernels::map::{self, Exponentials, Factor, Map, Stored};
 use crate::kernels::rowsum::{Group, band_sums, dense_sums, group_sums, sum_lanes};
 use crate::kernels::temperature::Temperature;
-use crate::lines::{Band, Dense, Kernel, Rows};
-use crate::simd::{Simd, Task, WORDS, prefetch};
+use crate::lines::{Band, Dense, Kernel, MAX_GROUPS, Rows};
+use crate::simd::{Simd, Task, prefetch};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// Softmax, one result per element; the result per row is logsumexp.
 pub(crate) struct Softmax<E> {
@@ -67,21 +68,19 @@ impl<E: Element> Kernel for Softmax<E> {
 
     #[inline(always)]
     unsafe fn dense<S: Simd>(&self, s: S, dense: &Dense<E>) -> bool {
+        let mut sums = [MaybeUninit::uninit(); MAX_GROUPS];
         // SAFETY: the caller's promise.
-        let Some(sums) = (unsafe { dense_sums::<E, S>(s, dense) }) else {
+        if !unsafe { dense_sums::<E, S>(s, dense, &mut sums) } {
             return false;
-        };
+        }
         let size = dense.len * E::WIDTH;
         for g in 0..dense.groups {
-            let (high, low) = E::split(s, E::inverse(s, sums[g]));
-            let (e, out) = (dense.e.wrapping_add(g * size), dense.out.wrapping_add(g * size));
-            for i in (0..size).step_by(E::WIDTH) {
-                // SAFETY: `i + WIDTH <= size`; `row` holds lanes.
-                unsafe {
-                    let row = dense.row.add(i / E::WIDTH * WORDS);
-                    let (high, low) = (E::permute(s, high, row), E::permute(s, low, row));
-                    E::store(s, map::scale::<E, S>(s, E::load(s, e.add(i)), high, low), out.add(i));
-                }
+            // SAFETY: `dense_sums` has written a sum for each group.
+            let (high, low) = E::split(s, E::inverse(s, unsafe { sums[g].assume_init() }));
+            // SAFETY: the caller's promise: a group has `len` vectors.
+            unsafe {
+                let (e, out) = (dense.e.add(g * size), dense.out.add(g * size));
+                E::scale_rows(s, e, dense.len, [high, low], dense.row, out);
             }
         }
         true
@@ -93,10 +92,8 @@ impl<E: Element> Kernel for Softmax<E> {
         let mut unusual = unsafe { band_sums::<E, S, true>(s, band, group, &self.temperature) };
         if !per_row.is_null() {
             unusual |= group.finish_log(s, band.len);
-            for i in 0..band.n {
-                // SAFETY: `i < n`.
-                unsafe { per_row.add(i).write(group.logsumexp(i)) };
-            }
+            // SAFETY: the caller's promise.
+            unsafe { group.put_logsumexp(per_row) };
         }
         group.finish_inverse(s);
         for j in (0..band.n).step_by(E::WIDTH) {

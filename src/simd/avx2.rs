@@ -1,7 +1,7 @@
 //! AVX2, FMA and F16C: a logical vector is two registers.
 #![expect(unsafe_code, reason = "intrinsics; the token proves the instruction set")]
 
-use super::{Lanes, Simd, Task};
+use super::{Lanes, Simd, Task, map_each};
 use core::arch::x86_64::*;
 
 /// Proof that the processor has AVX2, FMA and F16C.
@@ -220,7 +220,7 @@ impl Lanes<f32> for Avx2 {
         let second = both!(_mm256_castsi256_ps(second));
         both!(_mm256_blendv_ps(from_a, from_b, second))
     }
-    const PERMUTED: usize = 3;
+    const PERMUTED: usize = 1;
     #[inline(always)]
     fn transpose(self, r: &mut [[__m256; 2]]) {
         assert!(r.len() == 16, "16 rows");
@@ -233,6 +233,121 @@ impl Lanes<f32> for Avx2 {
             r[8 + i] = [b[i], d[i]];
         }
     }
+    #[inline(always)]
+    unsafe fn to_columns(
+        self,
+        rows: *const f32,
+        step: isize,
+        len: usize,
+        readable: usize,
+        tile: *mut f32,
+    ) -> bool {
+        if len.next_multiple_of(4) > readable {
+            return false;
+        }
+        // (Four rows and four distances, so that a load needs no arithmetic for its address.)
+        let some = map_each([0, 4, 8, 12], |i| rows.wrapping_offset(i * step));
+        for c in (0..len).step_by(4) {
+            let places = map_each([0, 1, 2, 3], |i| i * step + c as isize);
+            for half in 0..2 {
+                let mut two = [isa!(_mm256_setzero_ps()); 4];
+                for (two, place) in two.iter_mut().zip(places) {
+                    let [row, below] = map_each([0, 1], |h| some[2 * half + h].wrapping_offset(place));
+                    // SAFETY: the caller's promise: up to three elements beyond `len`.
+                    *two = unsafe { _mm256_loadu2_m128(below, row) };
+                }
+                for (j, column) in (c..).zip(transpose4x4(self, two)) {
+                    // SAFETY: the caller's promise, and a tile has whole vectors of classes.
+                    unsafe { _mm256_storeu_ps(tile.add(j * 16 + 8 * half), column) };
+                }
+            }
+        }
+        true
+    }
+    #[inline(always)]
+    unsafe fn from_columns(
+        self,
+        tile: *const f32,
+        rows: *mut f32,
+        step: isize,
+        len: usize,
+        follow: bool,
+    ) -> bool {
+        let tail = len % 4;
+        if tail != 0 && (!follow || step < 2) {
+            return false;
+        }
+        // (As above.)
+        let some = map_each([0, 4, 8, 12], |i| rows.wrapping_offset(i * step));
+        for c in (0..len).step_by(4).rev() {
+            let places = map_each([0, 1, 2, 3], |i| i * step + c as isize);
+            for half in 0..2 {
+                let mut columns = [isa!(_mm256_setzero_ps()); 4];
+                for (j, column) in (c..).zip(&mut columns) {
+                    // SAFETY: the caller's promise, and a tile has whole vectors of classes.
+                    *column = unsafe { _mm256_loadu_ps(tile.add(j * 16 + 8 * half)) };
+                }
+                let two = transpose4x4(self, columns);
+                // In the order of the rows, so that what a row writes into the next one is written again.
+                for (i, &v) in two.iter().enumerate() {
+                    // SAFETY: the caller's promise: what is beyond a row's end is in the next row.
+                    unsafe {
+                        _mm_storeu_ps(some[2 * half].wrapping_offset(places[i]), _mm256_castps256_ps128(v))
+                    };
+                }
+                for (i, &v) in two.iter().enumerate() {
+                    let (v, place) =
+                        (isa!(_mm256_extractf128_ps::<1>(v)), some[2 * half + 1].wrapping_offset(places[i]));
+                    // SAFETY: as above; and the last row ends where it ends.
+                    unsafe {
+                        if half == 1 && i == 3 && c + 4 > len {
+                            Lanes::<f32>::store_first(self, [_mm256_castps128_ps256(v); 2], place, tail);
+                        } else {
+                            _mm_storeu_ps(place, v);
+                        }
+                    }
+                }
+            }
+        }
+        true
+    }
+    #[inline(always)]
+    unsafe fn scale_rows(
+        self,
+        e: *const f32,
+        len: usize,
+        [high, low]: [[__m256; 2]; 2],
+        row: *const u32,
+        out: *mut f32,
+    ) {
+        // Half of the rows are half of the registers; the three low bits of their numbers choose within a half.
+        for half in 0..2 {
+            for i in (half * len..(half + 1) * len).map(|i| 8 * i) {
+                // SAFETY: the caller's promise: `2 * len` registers.
+                unsafe {
+                    let (row, e) = (_mm256_loadu_si256(row.add(i).cast()), _mm256_loadu_ps(e.add(i)));
+                    let low = _mm256_mul_ps(e, _mm256_permutevar8x32_ps(low[half], row));
+                    let v = _mm256_fmadd_ps(e, _mm256_permutevar8x32_ps(high[half], row), low);
+                    _mm256_storeu_ps(out.add(i), v);
+                }
+            }
+        }
+    }
+}
+
+/// Transposes each 128-bit half: 4 x 4 `f32`.
+#[inline(always)]
+fn transpose4x4(_: Avx2, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    let (low, high) = isa!((
+        [_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d)],
+        [_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d)]
+    ));
+    isa!([
+        _mm256_shuffle_ps::<0x44>(low[0], low[1]),
+        _mm256_shuffle_ps::<0xee>(low[0], low[1]),
+        _mm256_shuffle_ps::<0x44>(high[0], high[1]),
+        _mm256_shuffle_ps::<0xee>(high[0], high[1]),
+    ])
 }
 
 /// Transposes one half, `v[h]`, of 8 vectors: 8 x 8 `f32`.
@@ -403,7 +518,7 @@ impl Lanes<f64> for Avx2 {
         let v = unsafe { Lanes::<f32>::permute2(self, a, words, b) };
         both!(_mm256_castps_pd(v))
     }
-    const PERMUTED: usize = 2;
+    const PERMUTED: usize = 1;
     #[inline(always)]
     fn transpose(self, r: &mut [[__m256d; 2]]) {
         assert!(r.len() == 8, "8 rows");
@@ -414,6 +529,65 @@ impl Lanes<f64> for Avx2 {
         for i in 0..4 {
             r[i] = [a[i], c[i]];
             r[4 + i] = [b[i], d[i]];
+        }
+    }
+    #[inline(always)]
+    unsafe fn from_columns(
+        self,
+        tile: *const f64,
+        rows: *mut f64,
+        step: isize,
+        len: usize,
+        follow: bool,
+    ) -> bool {
+        if !len.is_multiple_of(2) && (!follow || step < 2) {
+            return false;
+        }
+        let some = map_each([0, 4], |i| rows.wrapping_offset(i * step));
+        for c in (0..len).step_by(2).rev() {
+            let places = map_each([0, 1, 2, 3], |i| i * step + c as isize);
+            for (half, row) in some.into_iter().enumerate() {
+                let row = map_each(places, |place| row.wrapping_offset(place));
+                // SAFETY: the caller's promise: what is beyond a row's end is in the next row, but in the last one; and a
+                // tile has whole vectors of classes.
+                unsafe {
+                    let tile = tile.add(c * 8 + 4 * half);
+                    let (a, b) = (_mm256_loadu_pd(tile), _mm256_loadu_pd(tile.add(8)));
+                    let (even, odd) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+                    _mm_storeu_pd(row[0], _mm256_castpd256_pd128(even));
+                    _mm_storeu_pd(row[1], _mm256_castpd256_pd128(odd));
+                    _mm_storeu_pd(row[2], _mm256_extractf128_pd::<1>(even));
+                    if half == 1 && c + 2 > len {
+                        _mm_store_sd(row[3], _mm256_extractf128_pd::<1>(odd));
+                    } else {
+                        _mm_storeu_pd(row[3], _mm256_extractf128_pd::<1>(odd));
+                    }
+                }
+            }
+        }
+        true
+    }
+    #[inline(always)]
+    unsafe fn scale_rows(
+        self,
+        e: *const f64,
+        len: usize,
+        [high, low]: [[__m256d; 2]; 2],
+        row: *const u32,
+        out: *mut f64,
+    ) {
+        let (high, low) = (both!(_mm256_castpd_ps(high)), both!(_mm256_castpd_ps(low)));
+        // As for `f32`.
+        for half in 0..2 {
+            for i in (half * len..(half + 1) * len).map(|i| 4 * i) {
+                // SAFETY: the caller's promise: `2 * len` registers.
+                unsafe {
+                    let (row, e) = (_mm256_loadu_si256(row.add(2 * i).cast()), _mm256_loadu_pd(e.add(i)));
+                    let high = _mm256_castps_pd(_mm256_permutevar8x32_ps(high[half], row));
+                    let low = _mm256_castps_pd(_mm256_permutevar8x32_ps(low[half], row));
+                    _mm256_storeu_pd(out.add(i), _mm256_fmadd_pd(e, high, _mm256_mul_pd(e, low)));
+                }
+            }
         }
     }
 }
@@ -429,6 +603,151 @@ fn transpose4(_: Avx2, v: &[[__m256d; 2]], h: usize) -> [__m256d; 4] {
         _mm256_permute2f128_pd::<0x31>(a, c),
         _mm256_permute2f128_pd::<0x31>(b, d),
     ])
+}
+
+/// [`Simd::sum_rows`] of rows of `QUADS` times 4 elements, the last of which may be missing; 5 stands for 5 and more.
+/// (Macros: a closure would be a function without the instruction set where the compiler does not inline it.)
+///
+/// # Safety
+/// As [`Simd::sum_rows`].
+#[inline(always)]
+unsafe fn sum_rows<const QUADS: usize>(_: Avx2, p: *const f32, len: usize) -> [[__m256d; 2]; 2] {
+    let whole = (len - 1) / 4 * 4;
+    let mask = isa!(_mm_castsi128_ps(_mm_cmpgt_epi32(
+        _mm_set1_epi32((len - whole) as i32),
+        _mm_setr_epi32(0, 1, 2, 3)
+    )));
+    // Four of the 16 lanes: those of elements `c..c + 4` of a row.
+    macro_rules! quad {
+        ($row:expr, $c:expr) => {{
+            // SAFETY: a quad that begins within the row.
+            let v = unsafe { _mm_loadu_ps($row.wrapping_add($c)) };
+            let last = if QUADS < 5 { $c / 4 == QUADS - 1 } else { $c == whole };
+            isa!(_mm256_cvtps_pd(if last { _mm_and_ps(v, mask) } else { v }))
+        }};
+    }
+    macro_rules! add {
+        ($a:expr, $b:expr) => {{
+            let (a, b) = ($a, $b);
+            isa!(_mm256_add_pd(a, b))
+        }};
+    }
+    // The tree's two upper levels: lanes 8 and then 4 apart. A lane without elements is zero, and changes nothing.
+    macro_rules! four {
+        ($i:expr) => {{
+            let row = p.wrapping_add($i * len);
+            let mut lanes = [isa!(_mm256_setzero_pd()); 4];
+            for (k, lane) in lanes.iter_mut().enumerate().take(QUADS) {
+                *lane = quad!(row, 4 * k);
+            }
+            for c in (16..if QUADS < 5 { 0 } else { len }).step_by(16) {
+                for (k, lane) in lanes.iter_mut().enumerate() {
+                    if c + 4 * k < len {
+                        *lane = add!(*lane, quad!(row, c + 4 * k));
+                    }
+                }
+            }
+            match QUADS {
+                1 => lanes[0],
+                2 => add!(lanes[0], lanes[1]),
+                3 => add!(add!(lanes[0], lanes[2]), lanes[1]),
+                _ => add!(add!(lanes[0], lanes[2]), add!(lanes[1], lanes[3])),
+            }
+        }};
+    }
+    // The two lower levels, of four rows together.
+    let mut sums = [[isa!(_mm256_setzero_pd()); 2]; 2];
+    for i in (0..16).step_by(4) {
+        let rows = [four!(i), four!(i + 1), four!(i + 2), four!(i + 3)];
+        let [even, odd] = [(rows[0], rows[2]), (rows[1], rows[3])];
+        let even = isa!((
+            _mm256_permute2f128_pd::<0x20>(even.0, even.1),
+            _mm256_permute2f128_pd::<0x31>(even.0, even.1)
+        ));
+        let odd = isa!((
+            _mm256_permute2f128_pd::<0x20>(odd.0, odd.1),
+            _mm256_permute2f128_pd::<0x31>(odd.0, odd.1)
+        ));
+        let (even, odd) = (add!(even.0, even.1), add!(odd.0, odd.1));
+        sums[i / 8][i / 4 % 2] =
+            add!(isa!(_mm256_unpacklo_pd(even, odd)), isa!(_mm256_unpackhi_pd(even, odd)));
+    }
+    sums
+}
+
+/// [`Simd::sum_rows_compensated`], as [`sum_rows`]: 3 stands for 3 and more.
+///
+/// # Safety
+/// As [`Simd::sum_rows_compensated`].
+#[inline(always)]
+unsafe fn sum_rows_compensated<const QUADS: usize>(_: Avx2, p: *const f64, len: usize) -> [[__m256d; 2]; 2] {
+    let whole = (len - 1) / 4 * 4;
+    let mask = isa!(_mm256_castsi256_pd(_mm256_cmpgt_epi64(
+        _mm256_set1_epi64x((len - whole) as i64),
+        _mm256_setr_epi64x(0, 1, 2, 3)
+    )));
+    let zero = isa!(_mm256_setzero_pd());
+    // Four of the 8 lanes.
+    macro_rules! quad {
+        ($row:expr, $c:expr) => {{
+            // SAFETY: a quad that begins within the row.
+            let v = unsafe { _mm256_loadu_pd($row.wrapping_add($c)) };
+            let last = if QUADS < 3 { $c / 4 == QUADS - 1 } else { $c == whole };
+            if last { isa!(_mm256_and_pd(v, mask)) } else { v }
+        }};
+    }
+    macro_rules! two_sum {
+        ($a:expr, $b:expr) => {{
+            let (a, b) = ($a, $b);
+            isa!({
+                let sum = _mm256_add_pd(a, b);
+                let t = _mm256_sub_pd(sum, a);
+                (sum, _mm256_add_pd(_mm256_sub_pd(a, _mm256_sub_pd(sum, t)), _mm256_sub_pd(b, t)))
+            })
+        }};
+    }
+    macro_rules! merge {
+        ($a:expr, $b:expr) => {{
+            let (a, b) = ($a, $b);
+            let (sum, e) = two_sum!(a[0], b[0]);
+            [sum, isa!(_mm256_add_pd(_mm256_add_pd(a[1], b[1]), e))]
+        }};
+    }
+    // The tree's upper level: lanes 4 apart.
+    macro_rules! four {
+        ($i:expr) => {{
+            let row = p.wrapping_add($i * len);
+            let mut lanes = [[zero; 2]; 2];
+            for (k, lane) in lanes.iter_mut().enumerate().take(QUADS) {
+                lane[0] = quad!(row, 4 * k);
+            }
+            for c in (8..if QUADS < 3 { 0 } else { len }).step_by(8) {
+                for (k, lane) in lanes.iter_mut().enumerate() {
+                    if c + 4 * k < len {
+                        let (sum, e) = two_sum!(lane[0], quad!(row, c + 4 * k));
+                        *lane = [sum, isa!(_mm256_add_pd(lane[1], e))];
+                    }
+                }
+            }
+            if QUADS == 1 { lanes[0] } else { merge!(lanes[0], lanes[1]) }
+        }};
+    }
+    // The two lower levels, of four rows together.
+    let mut sums = [[zero; 2]; 2];
+    for half in 0..2 {
+        let i = 4 * half;
+        let rows = [four!(i), four!(i + 1), four!(i + 2), four!(i + 3)];
+        let [mut even, mut odd] = [[zero; 2]; 2];
+        for (pair, a, b) in [(&mut even, rows[0], rows[2]), (&mut odd, rows[1], rows[3])] {
+            *pair = merge!(
+                both!(_mm256_permute2f128_pd::<0x20>(a, b)),
+                both!(_mm256_permute2f128_pd::<0x31>(a, b))
+            );
+        }
+        let [high, low] = merge!(both!(_mm256_unpacklo_pd(even, odd)), both!(_mm256_unpackhi_pd(even, odd)));
+        (sums[0][half], sums[1][half]) = (high, low);
+    }
+    sums
 }
 
 impl Simd for Avx2 {
@@ -459,6 +778,30 @@ impl Simd for Avx2 {
         // SAFETY: the caller's promise.
         let v: [__m256; 2] = unsafe { self.load(p) };
         self.widen(both!(_mm256_and_ps(v, mask)))
+    }
+    #[inline(always)]
+    unsafe fn sum_rows(self, p: *const f32, len: usize) -> Option<[[__m256d; 2]; 2]> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Some(match len.div_ceil(4) {
+                1 => sum_rows::<1>(self, p, len),
+                2 => sum_rows::<2>(self, p, len),
+                3 => sum_rows::<3>(self, p, len),
+                4 => sum_rows::<4>(self, p, len),
+                _ => sum_rows::<5>(self, p, len),
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_rows_compensated(self, p: *const f64, len: usize) -> Option<[[__m256d; 2]; 2]> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Some(match len.div_ceil(4) {
+                1 => sum_rows_compensated::<1>(self, p, len),
+                2 => sum_rows_compensated::<2>(self, p, len),
+                _ => sum_rows_compensated::<3>(self, p, len),
+            })
+        }
     }
     #[inline(always)]
     fn narrow(self, v: [[__m256d; 2]; 2]) -> [__m256; 2] {

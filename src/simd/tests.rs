@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "loads and stores take pointers")]
 
 use super::{Lanes, Level, Simd, Task, VECTOR_BYTES, WORDS};
+use crate::exact::two_sum;
 use std::fmt::Debug;
 
 /// Runs a task at a level without touching the level of the process.
@@ -60,6 +61,12 @@ at_every_level! {
     transpose_f64: |s| { transpose::<f64, S>(s) }
     permute_f32: |s| { permute::<f32, S>(s) }
     permute_f64: |s| { permute::<f64, S>(s) }
+    columns_f32: |s| { columns::<f32, S>(s) }
+    columns_f64: |s| { columns::<f64, S>(s) }
+    scaled_rows_f32: |s| { scaled_rows::<f32, S>(s) }
+    scaled_rows_f64: |s| { scaled_rows::<f64, S>(s) }
+    row_sums_f32: |s| { sums_of_rows(s) }
+    row_sums_f64: |s| { compensated_sums_of_rows(s) }
     widen_first_lanes: |s| { widen_first(s) }
     widen_and_narrow: |s| { passage(s) }
     split_exponent: |s| { exponent(s) }
@@ -293,6 +300,132 @@ fn permute<T: Number, S: Lanes<T>>(s: S) {
             };
             expect(&numbers(s, got), &[&want], |x| x[0]);
         }
+    }
+}
+
+/// Rows put side by side and back, where the level has a way of its own: nothing but them is written, nor read beyond
+/// what may be.
+#[inline(always)]
+fn columns<T: Number, S: Lanes<T>>(s: S) {
+    let width = lanes::<T>().len();
+    let guard = T::integer(-1);
+    for (step, len) in (1..40).flat_map(|step| (1..=step).map(move |len| (step, len))) {
+        for readable in [len, len + 3] {
+            // The last row ends where the slice does.
+            let size = (width - 1) * step + readable;
+            let rows: Vec<T> = (0..size).map(|i| T::integer(i as i64)).collect();
+            let mut tile = vec![guard; len.next_multiple_of(width) * width];
+            // SAFETY: as many elements as are named; a tile has whole vectors.
+            let done =
+                unsafe { s.to_columns(rows.as_ptr(), step as isize, len, readable, tile.as_mut_ptr()) };
+            for i in (0..width * len).filter(|_| done) {
+                assert_eq!(tile[i], rows[i % width * step + i / width], "step {step}, {len} elements");
+            }
+        }
+        let tile: Vec<T> = (0..len.next_multiple_of(width) * width).map(|i| T::integer(i as i64)).collect();
+        for follow in [false, step == len] {
+            let mut rows = vec![guard; width * step + 4];
+            // SAFETY: the rows have `step` elements each.
+            let done =
+                unsafe { s.from_columns(tile.as_ptr(), rows.as_mut_ptr(), step as isize, len, follow) };
+            for (i, &x) in rows.iter().enumerate().filter(|_| done) {
+                let (row, c) = (i / step, i % step);
+                let want = if row < width && c < len { tile[c * width + row] } else { guard };
+                assert_eq!(x, want, "step {step}, {len} elements, {follow}");
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn scaled_rows<T: Number, S: Lanes<T>>(s: S) {
+    let width = lanes::<T>().len();
+    let mut random = Random(17);
+    for len in 1..=64 {
+        let mut some =
+            |n: usize| -> Vec<T> { (0..n).map(|_| T::with_exponent(&mut random, T::BIAS)).collect() };
+        let (e, high, low) = (some(len * width), some(width), some(width));
+        let words = WORDS / width;
+        let row: Vec<u32> = (0..len * WORDS).map(|i| (i / words / len * words + i % words) as u32).collect();
+        let mut out = e.clone();
+        let factors = [vector(s, &high), vector(s, &low)];
+        // SAFETY: `len` vectors of elements, and of the words of their rows.
+        unsafe { s.scale_rows(e.as_ptr(), len, factors, row.as_ptr(), out.as_mut_ptr()) };
+        let of_row = |of: &[T]| -> Vec<T> { (0..e.len()).map(|i| of[i / len]).collect() };
+        let product: Vec<T> = e.iter().zip(of_row(&low)).map(|(&e, low)| e * low).collect();
+        expect(&out, &[&e, &of_row(&high), &product], |x| x[0].mul_add(x[1], x[2]));
+    }
+}
+
+/// The sums of rows over 16 lanes, and over those in a tree, where the level has a way of its own.
+#[inline(always)]
+fn sums_of_rows<S: Simd>(s: S) {
+    let mut random = Random(18);
+    for len in 1..=64 {
+        // So far apart that each sum is rounded.
+        let x: Vec<f32> = (0..16 * len + 16)
+            .map(|_| {
+                let exponent = f32::BIAS - 40 + random.below(80);
+                f32::with_exponent(&mut random, exponent).abs()
+            })
+            .collect();
+        // SAFETY: a vector more than the rows.
+        let Some([low, high]) = (unsafe { s.sum_rows(x.as_ptr(), len) }) else {
+            continue;
+        };
+        let got = [numbers::<f64, S>(s, low), numbers::<f64, S>(s, high)].concat();
+        let want: Vec<f64> = (0..16)
+            .map(|row| {
+                let mut lanes = [0.0; 16];
+                for c in 0..len {
+                    lanes[c % 16] += f64::from(x[row * len + c]);
+                }
+                for half in [8, 4, 2, 1] {
+                    for i in 0..half {
+                        lanes[i] += lanes[i + half];
+                    }
+                }
+                lanes[0]
+            })
+            .collect();
+        expect(&got, &[&want], |x| x[0]);
+    }
+}
+
+/// The same of `f64`: 8 lanes of pairs.
+#[inline(always)]
+fn compensated_sums_of_rows<S: Simd>(s: S) {
+    let mut random = Random(20);
+    let merged = |a: (f64, f64), b: (f64, f64)| {
+        let (sum, e) = two_sum(a.0, b.0);
+        (sum, (a.1 + b.1) + e)
+    };
+    for len in 1..=64 {
+        let x: Vec<f64> = (0..8 * len + 8)
+            .map(|_| {
+                let exponent = f64::BIAS - 60 + random.below(120);
+                f64::with_exponent(&mut random, exponent).abs()
+            })
+            .collect();
+        // SAFETY: a vector more than the rows.
+        let Some([high, low]) = (unsafe { s.sum_rows_compensated(x.as_ptr(), len) }) else {
+            continue;
+        };
+        let sums = |row: usize| {
+            let mut lanes = [(0.0, 0.0); 8];
+            for c in 0..len {
+                lanes[c % 8] = merged(lanes[c % 8], (x[row * len + c], 0.0));
+            }
+            for half in [4, 2, 1] {
+                for i in 0..half {
+                    lanes[i] = merged(lanes[i], lanes[i + half]);
+                }
+            }
+            lanes[0]
+        };
+        let want: Vec<(f64, f64)> = (0..8).map(sums).collect();
+        expect(&numbers::<f64, S>(s, high), &[&want.iter().map(|x| x.0).collect::<Vec<_>>()], |x| x[0]);
+        expect(&numbers::<f64, S>(s, low), &[&want.iter().map(|x| x.1).collect::<Vec<_>>()], |x| x[0]);
     }
 }
 
