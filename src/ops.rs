@@ -302,21 +302,15 @@ impl<T: Float> Options<T> {
         shape: Shape,
         labels: Option<&Labels>,
         mean: bool,
-        left: Option<&dyn Fn(usize) -> bool>,
+        left: Option<&(dyn Fn(usize) -> bool + Sync)>,
     ) -> Result<(f64, f64), Error> {
         let rows = shape.batch();
-        let left_rows = || (0..rows).filter(|row| left.is_none_or(|left| left(*row)));
-        let divisor = match labels {
-            Some(labels) => {
-                let count = labels.check(rows)?;
-                if !mean || self.class_weight.is_one() && self.sample_weight.is_one() && left.is_none() {
-                    return Ok((count as f64, 0.0));
-                }
-                weights::labelled_total(labels, &self.class_weight, &self.sample_weight, left_rows())
-            }
-            None if !mean || self.sample_weight.is_one() && left.is_none() => return Ok((rows as f64, 0.0)),
-            None => weights::total(&self.sample_weight, left_rows()),
-        };
+        let count = labels.map_or(Ok(rows), |labels| labels.check(rows))?;
+        let one_class = labels.is_none() || self.class_weight.is_one();
+        if !mean || one_class && self.sample_weight.is_one() && left.is_none() {
+            return Ok((count as f64, 0.0));
+        }
+        let divisor = weights::total(labels, &self.class_weight, &self.sample_weight, rows, left);
         if value(divisor) == 0.0 {
             self.sample_weight = SampleWeight::Nothing;
         }

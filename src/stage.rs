@@ -562,6 +562,9 @@ pub(crate) struct Mask<T> {
     pub(crate) counted: bool,
 }
 
+// SAFETY: only read, and the caller of an operation vouches for the memory.
+unsafe impl<T: Float> Sync for Mask<T> {}
+
 impl<T> Mask<T> {
     pub(crate) fn new(view: View<u8>, fill: T) -> Self {
         Mask { view, fill, every: false, empty: None, counted: false }

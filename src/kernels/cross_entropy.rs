@@ -54,7 +54,12 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
                 if counted >> i & 1 == 1 {
                     // SAFETY: labels that count are class numbers.
                     let class = unsafe { self.class_weight.of(classes[i]) };
-                    weight = mul_pairs((class, 0.0), (self.sample_weight.of(first + i), 0.0));
+                    let sample = self.sample_weight.of(first + i);
+                    weight = if class == 1.0 || sample == 1.0 {
+                        (class * sample, 0.0)
+                    } else {
+                        mul_pairs((class, 0.0), (sample, 0.0))
+                    };
                     counted &= !(u64::from(weight.0 == 0.0) << i);
                 }
                 (group.weights[0][i], group.weights[1][i]) = weight;

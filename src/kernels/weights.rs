@@ -1,10 +1,16 @@
 //! Weights of the classes and of the rows of a cross-entropy.
 #![expect(unsafe_code, reason = "weights are read through strided views")]
 
-use crate::exact::{add_pairs, mul_pairs};
-use crate::float::{Element, Float};
+use crate::exact::add_pairs;
+use crate::float::{Acc, Double, Element, Float, load64};
 use crate::kernels::labels::Labels;
+use crate::kernels::rowsum::first_bits;
+use crate::lines::GROUP;
+use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::View;
+use crate::simd::{Simd, Task, dispatch, map_each};
+use crate::sums::{Sum, Sums};
+use std::ops::Range;
 
 /// One weight per class, in the element type; or 1 for all.
 #[derive(Clone, Copy)]
@@ -98,21 +104,70 @@ pub(crate) enum Classes {
 // SAFETY: as above.
 unsafe impl Sync for Classes {}
 
-/// The sum of the weights of the rows that are not ignored, `class_weight[y] * sample_weight`, as `(high, low)`.
-pub(crate) fn labelled_total<T: Float>(
-    labels: &Labels,
+/// Rows that are summed together.
+const CHUNK: usize = 8192;
+
+/// The sum over rows of `class_weight[y] * sample_weight`, as `(high, low)`; without labels, of the sample weights. Rows that
+/// are ignored, and those where `left` is false, do not count.
+pub(crate) fn total<T: Float>(
+    labels: Option<&Labels>,
     class: &ClassWeight<T>,
     sample: &SampleWeight,
-    rows: impl Iterator<Item = usize>,
+    rows: usize,
+    left: Option<&(dyn Fn(usize) -> bool + Sync)>,
 ) -> (f64, f64) {
-    let mut total = (0.0, 0.0);
-    for row in rows {
-        if let Some(y) = labels.get(row) {
-            // SAFETY: a label that counts is a class.
-            total = add_pairs(total, mul_pairs((unsafe { class.of(y) }, 0.0), (sample.of(row), 0.0)));
+    let sums = Sums::new(rows.div_ceil(CHUNK));
+    let all = &sums;
+    run_chunks(rows.div_ceil(CHUNK), get_num_threads(), &|chunk| {
+        let first = chunk * CHUNK;
+        let rows = first..(first + CHUNK).min(rows);
+        let sum = dispatch(Part { labels, class, sample, left, rows });
+        // SAFETY: the chunk belongs to this thread alone.
+        unsafe { all.set(chunk, Sum::new(sum, 0)) };
+    });
+    sums.total().pair()
+}
+
+/// One chunk of a [`total`]: over 8 lanes, row `i` in lane `i mod 8`.
+struct Part<'a, T> {
+    labels: Option<&'a Labels>,
+    class: &'a ClassWeight<T>,
+    sample: &'a SampleWeight,
+    left: Option<&'a (dyn Fn(usize) -> bool + Sync)>,
+    rows: Range<usize>,
+}
+
+impl<T: Float> Task for Part<'_, T> {
+    type Out = (f64, f64);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        let Part { labels, class, sample, left, rows } = self;
+        let zero = Double::splat(s, 0.0);
+        let mut acc: Acc<S> = [zero; 2];
+        for first in rows.clone().step_by(GROUP) {
+            let n = GROUP.min(rows.end - first);
+            let (classes, mut counted) =
+                labels.map_or(([0; GROUP], first_bits(n)), |labels| labels.classes(first, n));
+            if let Some(left) = left {
+                (0..n).filter(|i| !left(first + i)).for_each(|i| counted &= !(1 << i));
+            }
+            let mut weights = [[0.0; GROUP]; 2];
+            for i in (0..n).filter(|i| counted >> i & 1 == 1) {
+                // SAFETY: a label that counts is a class.
+                let class = if labels.is_some() { unsafe { class.of(classes[i]) } } else { 1.0 };
+                (weights[0][i], weights[1][i]) = (class, sample.of(first + i));
+            }
+            for j in (0..n).step_by(8) {
+                let [of_class, of_sample] = map_each([0, 1], |k| load64(s, &weights[k], j));
+                let product = Double::mul(s, of_class, of_sample);
+                let low = Double::fma(s, of_class, of_sample, Double::sub(s, zero, product));
+                // (No number where the product overflows.)
+                acc = Double::merge(s, acc, [product, Double::replace_nan(s, low, zero)]);
+            }
         }
+        Double::reduce(s, acc)
     }
-    total
 }
 
 /// The sum of the weights of all classes.
@@ -122,9 +177,4 @@ pub(crate) fn class_total<T: Float>(class: &ClassWeight<T>, classes: usize) -> (
     }
     // SAFETY: every number below `classes` is one.
     (0..classes).fold((0.0, 0.0), |sum, c| add_pairs(sum, (unsafe { class.of(c) }, 0.0)))
-}
-
-/// The sum of the weights of these rows.
-pub(crate) fn total(sample: &SampleWeight, rows: impl Iterator<Item = usize>) -> (f64, f64) {
-    rows.fold((0.0, 0.0), |sum, row| add_pairs(sum, (sample.of(row), 0.0)))
 }

@@ -361,7 +361,7 @@ pub(crate) unsafe fn cross_entropy<T: Float>(
     let mut mask = mask.map(|view| Mask { empty: Some(0.0), ..Mask::new(view, T::default()) });
     // SAFETY: the caller's promise.
     let left = mask.map(|mask| move |row: usize| unsafe { mask.leaves(shape, row) });
-    let left = left.as_ref().map(|left| left as &dyn Fn(usize) -> bool);
+    let left = left.as_ref().map(|left| left as &(dyn Fn(usize) -> bool + Sync));
     let mean = matches!(reduce, Reduce::To(Reduction::Mean));
     let weights = options.divisor(shape, labels.as_ref(), mean, left)?;
     let (out, scale) = match grad {
