@@ -129,10 +129,9 @@ pub trait Element: Copy + Send + Sync + 'static {
     unsafe fn load_mask<S: Simd>(s: S, p: *const u8) -> Self::M<S>;
     fn bits<S: Simd>(s: S, m: Self::M<S>) -> u32;
     fn transpose<S: Simd>(s: S, rows: &mut [Self::V<S>]);
-    unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, words: *const u32) -> Self::V<S>;
     unsafe fn permute2<S: Simd>(s: S, a: Self::V<S>, words: *const u32, b: Self::V<S>) -> Self::V<S>;
     fn permuted<S: Simd>() -> usize;
-    unsafe fn to_columns<S: Simd>(
+    unsafe fn rows_to_columns<S: Simd>(
         s: S,
         rows: *const Self::T,
         step: isize,
@@ -140,7 +139,7 @@ pub trait Element: Copy + Send + Sync + 'static {
         readable: usize,
         tile: *mut Self::T,
     ) -> bool;
-    unsafe fn from_columns<S: Simd>(
+    unsafe fn columns_to_rows<S: Simd>(
         s: S,
         tile: *const Self::T,
         rows: *mut Self::T,
@@ -468,11 +467,6 @@ macro_rules! forward {
             Lanes::<$t>::transpose(s, rows);
         }
         #[inline(always)]
-        unsafe fn permute<S: Simd>(s: S, v: Self::V<S>, words: *const u32) -> Self::V<S> {
-            // SAFETY: the caller's promise.
-            unsafe { Lanes::<$t>::permute(s, v, words) }
-        }
-        #[inline(always)]
         unsafe fn permute2<S: Simd>(s: S, a: Self::V<S>, words: *const u32, b: Self::V<S>) -> Self::V<S> {
             // SAFETY: the caller's promise.
             unsafe { Lanes::<$t>::permute2(s, a, words, b) }
@@ -482,7 +476,7 @@ macro_rules! forward {
             <S as Lanes<$t>>::PERMUTED
         }
         #[inline(always)]
-        unsafe fn to_columns<S: Simd>(
+        unsafe fn rows_to_columns<S: Simd>(
             s: S,
             rows: *const $t,
             step: isize,
@@ -491,10 +485,10 @@ macro_rules! forward {
             tile: *mut $t,
         ) -> bool {
             // SAFETY: the caller's promise.
-            unsafe { s.to_columns(rows, step, len, readable, tile) }
+            unsafe { s.rows_to_columns(rows, step, len, readable, tile) }
         }
         #[inline(always)]
-        unsafe fn from_columns<S: Simd>(
+        unsafe fn columns_to_rows<S: Simd>(
             s: S,
             tile: *const $t,
             rows: *mut $t,
@@ -503,7 +497,7 @@ macro_rules! forward {
             follow: bool,
         ) -> bool {
             // SAFETY: the caller's promise.
-            unsafe { s.from_columns(tile, rows, step, len, follow) }
+            unsafe { s.columns_to_rows(tile, rows, step, len, follow) }
         }
         #[inline(always)]
         unsafe fn scale_rows<S: Simd>(

@@ -6,7 +6,7 @@
 //! | layout | walk |
 //! |---|---|
 //! | rows of neighbouring elements, longer than [`SHORT`] | in place, several rows at a time; a kernel may set another limit |
-//! | shorter rows | 16 (`f32`) or 8 (`f64`) rows put side by side in a tile, and back: the shortest by permutations ([`interleave`]), others by a transposition in registers; a kernel that can takes these as they lie ([`Dense`]) |
+//! | shorter rows | 16 (`f32`) or 8 (`f64`) rows put side by side in a tile, and back: the shortest by permutations ([`interleave`]), others by transpositions in registers, whole or of 4 by 4; a kernel that can takes these as they lie ([`Dense`]) |
 //! | any other strides, class axis up to [`TALL`] bytes | 64 neighbouring rows copied into tiles, and back |
 //! | longer than that | neighbouring rows transposed into a buffer, and back; one at a time where they do not lie side by side |
 //!
@@ -211,7 +211,7 @@ pub(crate) struct Dense<E: Element> {
     pub(crate) groups: usize,
     /// Scratch memory for the rows and one vector more.
     pub(crate) e: *mut E::T,
-    /// The words of each element's row, and so of its lane, for [`Element::permute`].
+    /// The words of each element's row, and so of its lane, for [`Element::scale_rows`].
     pub(crate) row: *const u32,
 }
 
@@ -922,7 +922,7 @@ pub(crate) unsafe fn stage<E: Element, S: Simd>(
             let readable = if dense && n == width { (end - row - first - (width - 1)) * len } else { len };
             let rows = start.wrapping_offset(step * first as isize);
             // SAFETY: that they are; a tile has whole vectors of classes.
-            if n == width && unsafe { E::to_columns(s, rows, step, len, readable, tile) } {
+            if n == width && unsafe { E::rows_to_columns(s, rows, step, len, readable, tile) } {
                 continue;
             }
             let ends = len < width && readable >= width;
@@ -998,7 +998,7 @@ pub(crate) unsafe fn unstage<E: Element, S: Simd>(
             }
             let rows = start.wrapping_offset(step * first as isize);
             // SAFETY: the rows and the tile have `len` elements, and the tile whole vectors of classes.
-            if n == width && unsafe { E::from_columns(s, tile, rows, step, len, dense) } {
+            if n == width && unsafe { E::columns_to_rows(s, tile, rows, step, len, dense) } {
                 continue;
             }
             for c in (0..len).step_by(width) {

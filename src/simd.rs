@@ -112,7 +112,7 @@ pub trait Lanes<T: Copy>: Copy {
     /// The rows are valid for reading `readable >= len` elements; `tile` for writing `len` vectors, rounded up to as many
     /// as a vector has lanes.
     #[inline(always)]
-    unsafe fn to_columns(
+    unsafe fn rows_to_columns(
         self,
         _rows: *const T,
         _step: isize,
@@ -122,12 +122,13 @@ pub trait Lanes<T: Copy>: Copy {
     ) -> bool {
         false
     }
-    /// The reverse of [`Lanes::to_columns`]. Rows that `follow` one another are written in whole registers, which end in the
+    /// The reverse of [`Lanes::rows_to_columns`]. Rows that `follow` one another are written in whole registers, which end in the
     /// next row.
     /// # Safety
-    /// The same, with reading and writing exchanged; `follow` only where `step` is `len`.
+    /// `tile` is valid for reading what [`Lanes::rows_to_columns`] may write, the rows for writing `len` elements; `follow` only
+    /// where `step` is `len`.
     #[inline(always)]
-    unsafe fn from_columns(
+    unsafe fn columns_to_rows(
         self,
         _tile: *const T,
         _rows: *mut T,
@@ -141,7 +142,7 @@ pub trait Lanes<T: Copy>: Copy {
     /// factor in two parts, `e * low + e * high` with one rounding for the sum. `row` has the words of each element's
     /// row, as for [`Lanes::permute`].
     /// # Safety
-    /// `e` and `row` are valid for reading and `out` for writing `len` vectors.
+    /// `e` and `row` are valid for reading and `out` for writing `len` vectors; the words are below [`WORDS`].
     #[inline(always)]
     unsafe fn scale_rows(
         self,
@@ -181,14 +182,14 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     /// The sums of 16 rows of `len` numbers that follow one another, as [`crate::float::Element::reduce_rows`] has them,
     /// where the level has a way of its own.
     /// # Safety
-    /// `p` is valid for reading `16 * len` elements and a vector more.
+    /// `len` is at least 1; `p` is valid for reading `16 * len` elements and 3 more.
     #[inline(always)]
     unsafe fn sum_rows(self, _p: *const f32, _len: usize) -> Option<[<Self as Lanes<f64>>::V; 2]> {
         None
     }
     /// The same of 8 rows of `f64`, with their low parts.
     /// # Safety
-    /// `p` is valid for reading `8 * len` elements and a vector more.
+    /// `len` is at least 1; `p` is valid for reading `8 * len` elements and 3 more.
     #[inline(always)]
     unsafe fn sum_rows_compensated(
         self,

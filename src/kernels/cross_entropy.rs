@@ -55,6 +55,7 @@ impl<T: Float, const GRAD: bool> CrossEntropy<T, GRAD> {
                     // SAFETY: labels that count are class numbers.
                     let class = unsafe { self.class_weight.of(classes[i]) };
                     let sample = self.sample_weight.of(first + i);
+                    // (The same, but the exact product takes a while.)
                     weight = if class == 1.0 || sample == 1.0 {
                         (class * sample, 0.0)
                     } else {

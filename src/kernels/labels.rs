@@ -86,7 +86,7 @@ impl Labels {
     /// Whether a label is a class number and not ignored.
     #[inline(always)]
     fn counts(&self, label: i64, ignore: Option<i64>) -> bool {
-        // With nothing to ignore, a number that is no class.
+        // -1 is no class, and so stands for nothing to ignore.
         (ignore.unwrap_or(-1) != label) & ((label as u64) < self.classes as u64)
     }
 
@@ -108,9 +108,9 @@ impl Labels {
                 let view = self.typed::<$t>();
                 if self.inner == 1 && view.outer == 1 && n == GROUP {
                     let labels = view.row(first, 1).cast::<[$t; GROUP]>();
+                    // (A copy: what is checked is what is used, whatever another thread writes.)
                     // SAFETY: the view has a label for every row, side by side.
                     let labels: [$t; GROUP] = unsafe { labels.read() };
-                    // Without branches, for vectors.
                     let mut all = true;
                     for label in labels {
                         all &= self.counts(label as i64, ignore);

@@ -1195,8 +1195,9 @@ pub(crate) unsafe fn band_sums<E: Element, S: Simd, const STORE: bool>(
     unusual
 }
 
-/// The sums of [`Dense`] rows, one for each group, all with one reference, and their exponentials in `e`. False when a
-/// row is special or shifted, or when a term would be cut off: then, and only then, the common reference could show.
+/// The sums of [`Dense`] rows, one for each group, all with one reference, and their exponentials in `e`. True where they
+/// are right; false when a row is special or shifted, or when a term would be cut off: then, and only then, the common
+/// reference could show.
 ///
 /// # Safety
 /// The pointers of `dense` are valid for what it says.

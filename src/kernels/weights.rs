@@ -104,7 +104,7 @@ pub(crate) enum Classes {
 // SAFETY: as above.
 unsafe impl Sync for Classes {}
 
-/// Rows that are summed together.
+/// Rows that are summed together; it takes several times as long as waking a worker.
 const CHUNK: usize = 8192;
 
 /// The sum over rows of `class_weight[y] * sample_weight`, as `(high, low)`; without labels, of the sample weights. Rows that
@@ -117,13 +117,12 @@ pub(crate) fn total<T: Float>(
     left: Option<&(dyn Fn(usize) -> bool + Sync)>,
 ) -> (f64, f64) {
     let sums = Sums::new(rows.div_ceil(CHUNK));
-    let all = &sums;
     run_chunks(rows.div_ceil(CHUNK), get_num_threads(), &|chunk| {
         let first = chunk * CHUNK;
         let rows = first..(first + CHUNK).min(rows);
         let sum = dispatch(Part { labels, class, sample, left, rows });
         // SAFETY: the chunk belongs to this thread alone.
-        unsafe { all.set(chunk, Sum::new(sum, 0)) };
+        unsafe { sums.set(chunk, Sum::new(sum, 0)) };
     });
     sums.total().pair()
 }
@@ -143,8 +142,7 @@ impl<T: Float> Task for Part<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
         let Part { labels, class, sample, left, rows } = self;
-        let zero = Double::splat(s, 0.0);
-        let mut acc: Acc<S> = [zero; 2];
+        let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
         for first in rows.clone().step_by(GROUP) {
             let n = GROUP.min(rows.end - first);
             let (classes, mut counted) =
@@ -160,10 +158,7 @@ impl<T: Float> Task for Part<'_, T> {
             }
             for j in (0..n).step_by(8) {
                 let [of_class, of_sample] = map_each([0, 1], |k| load64(s, &weights[k], j));
-                let product = Double::mul(s, of_class, of_sample);
-                let low = Double::fma(s, of_class, of_sample, Double::sub(s, zero, product));
-                // (No number where the product overflows.)
-                acc = Double::merge(s, acc, [product, Double::replace_nan(s, low, zero)]);
+                acc = Double::accumulate_product(s, acc, of_class, of_sample);
             }
         }
         Double::reduce(s, acc)

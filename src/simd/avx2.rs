@@ -234,7 +234,7 @@ impl Lanes<f32> for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn to_columns(
+    unsafe fn rows_to_columns(
         self,
         rows: *const f32,
         step: isize,
@@ -265,7 +265,7 @@ impl Lanes<f32> for Avx2 {
         true
     }
     #[inline(always)]
-    unsafe fn from_columns(
+    unsafe fn columns_to_rows(
         self,
         tile: *const f32,
         rows: *mut f32,
@@ -273,11 +273,12 @@ impl Lanes<f32> for Avx2 {
         len: usize,
         follow: bool,
     ) -> bool {
+        // (Rows of one element would end three rows further, beyond the last one.)
         let tail = len % 4;
         if tail != 0 && (!follow || step < 2) {
             return false;
         }
-        // (As above.)
+        // What a row writes into the next one is written again: its last elements come first, and rows in their order.
         let some = map_each([0, 4, 8, 12], |i| rows.wrapping_offset(i * step));
         for c in (0..len).step_by(4).rev() {
             let places = map_each([0, 1, 2, 3], |i| i * step + c as isize);
@@ -288,7 +289,6 @@ impl Lanes<f32> for Avx2 {
                     *column = unsafe { _mm256_loadu_ps(tile.add(j * 16 + 8 * half)) };
                 }
                 let two = transpose4x4(self, columns);
-                // In the order of the rows, so that what a row writes into the next one is written again.
                 for (i, &v) in two.iter().enumerate() {
                     // SAFETY: the caller's promise: what is beyond a row's end is in the next row.
                     unsafe {
@@ -532,7 +532,7 @@ impl Lanes<f64> for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn from_columns(
+    unsafe fn columns_to_rows(
         self,
         tile: *const f64,
         rows: *mut f64,
@@ -540,9 +540,10 @@ impl Lanes<f64> for Avx2 {
         len: usize,
         follow: bool,
     ) -> bool {
-        if !len.is_multiple_of(2) && (!follow || step < 2) {
+        if !len.is_multiple_of(2) && !follow {
             return false;
         }
+        // (In this order, as for `f32`.)
         let some = map_each([0, 4], |i| rows.wrapping_offset(i * step));
         for c in (0..len).step_by(2).rev() {
             let places = map_each([0, 1, 2, 3], |i| i * step + c as isize);

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "loads and stores take pointers")]
 
 use super::{Lanes, Level, Simd, Task, VECTOR_BYTES, WORDS};
-use crate::exact::two_sum;
+use crate::exact::add_pairs;
 use std::fmt::Debug;
 
 /// Runs a task at a level without touching the level of the process.
@@ -303,31 +303,41 @@ fn permute<T: Number, S: Lanes<T>>(s: S) {
     }
 }
 
-/// Rows put side by side and back, where the level has a way of its own: nothing but them is written, nor read beyond
-/// what may be.
+/// Whether the level has functions of its own for rows.
+fn has_row_functions<S>() -> bool {
+    std::any::type_name::<S>().ends_with("Avx2")
+}
+
+/// Rows put side by side and back, where the level has a way of its own: nothing but them is written.
 #[inline(always)]
 fn columns<T: Number, S: Lanes<T>>(s: S) {
-    let width = lanes::<T>().len();
+    let (width, own) = (lanes::<T>().len(), has_row_functions::<S>());
+    let words = WORDS / width;
     let guard = T::integer(-1);
     for (step, len) in (1..40).flat_map(|step| (1..=step).map(move |len| (step, len))) {
-        for readable in [len, len + 3] {
+        for readable in len..len + 4 {
             // The last row ends where the slice does.
             let size = (width - 1) * step + readable;
             let rows: Vec<T> = (0..size).map(|i| T::integer(i as i64)).collect();
-            let mut tile = vec![guard; len.next_multiple_of(width) * width];
+            let size = len.next_multiple_of(width) * width;
+            let mut tile = vec![guard; size + width];
             // SAFETY: as many elements as are named; a tile has whole vectors.
             let done =
-                unsafe { s.to_columns(rows.as_ptr(), step as isize, len, readable, tile.as_mut_ptr()) };
+                unsafe { s.rows_to_columns(rows.as_ptr(), step as isize, len, readable, tile.as_mut_ptr()) };
+            assert_eq!(done, own && words == 1 && len.next_multiple_of(4) <= readable);
             for i in (0..width * len).filter(|_| done) {
                 assert_eq!(tile[i], rows[i % width * step + i / width], "step {step}, {len} elements");
             }
+            assert!(tile[size..].iter().all(|&x| x == guard), "step {step}, {len} elements");
         }
         let tile: Vec<T> = (0..len.next_multiple_of(width) * width).map(|i| T::integer(i as i64)).collect();
         for follow in [false, step == len] {
             let mut rows = vec![guard; width * step + 4];
             // SAFETY: the rows have `step` elements each.
             let done =
-                unsafe { s.from_columns(tile.as_ptr(), rows.as_mut_ptr(), step as isize, len, follow) };
+                unsafe { s.columns_to_rows(tile.as_ptr(), rows.as_mut_ptr(), step as isize, len, follow) };
+            let spills = follow && (words == 2 || len > 1);
+            assert_eq!(done, own && (len % (4 / words) == 0 || spills), "step {step}, {len} elements");
             for (i, &x) in rows.iter().enumerate().filter(|_| done) {
                 let (row, c) = (i / step, i % step);
                 let want = if row < width && c < len { tile[c * width + row] } else { guard };
@@ -362,7 +372,7 @@ fn scaled_rows<T: Number, S: Lanes<T>>(s: S) {
 fn sums_of_rows<S: Simd>(s: S) {
     let mut random = Random(18);
     for len in 1..=64 {
-        // So far apart that each sum is rounded.
+        // So far apart that many sums are rounded.
         let x: Vec<f32> = (0..16 * len + 16)
             .map(|_| {
                 let exponent = f32::BIAS - 40 + random.below(80);
@@ -370,9 +380,9 @@ fn sums_of_rows<S: Simd>(s: S) {
             })
             .collect();
         // SAFETY: a vector more than the rows.
-        let Some([low, high]) = (unsafe { s.sum_rows(x.as_ptr(), len) }) else {
-            continue;
-        };
+        let sums = unsafe { s.sum_rows(x.as_ptr(), len) };
+        assert_eq!(sums.is_some(), has_row_functions::<S>());
+        let Some([low, high]) = sums else { continue };
         let got = [numbers::<f64, S>(s, low), numbers::<f64, S>(s, high)].concat();
         let want: Vec<f64> = (0..16)
             .map(|row| {
@@ -396,10 +406,6 @@ fn sums_of_rows<S: Simd>(s: S) {
 #[inline(always)]
 fn compensated_sums_of_rows<S: Simd>(s: S) {
     let mut random = Random(20);
-    let merged = |a: (f64, f64), b: (f64, f64)| {
-        let (sum, e) = two_sum(a.0, b.0);
-        (sum, (a.1 + b.1) + e)
-    };
     for len in 1..=64 {
         let x: Vec<f64> = (0..8 * len + 8)
             .map(|_| {
@@ -408,17 +414,17 @@ fn compensated_sums_of_rows<S: Simd>(s: S) {
             })
             .collect();
         // SAFETY: a vector more than the rows.
-        let Some([high, low]) = (unsafe { s.sum_rows_compensated(x.as_ptr(), len) }) else {
-            continue;
-        };
+        let sums = unsafe { s.sum_rows_compensated(x.as_ptr(), len) };
+        assert_eq!(sums.is_some(), has_row_functions::<S>());
+        let Some([high, low]) = sums else { continue };
         let sums = |row: usize| {
             let mut lanes = [(0.0, 0.0); 8];
             for c in 0..len {
-                lanes[c % 8] = merged(lanes[c % 8], (x[row * len + c], 0.0));
+                lanes[c % 8] = add_pairs(lanes[c % 8], (x[row * len + c], 0.0));
             }
             for half in [4, 2, 1] {
                 for i in 0..half {
-                    lanes[i] = merged(lanes[i], lanes[i + half]);
+                    lanes[i] = add_pairs(lanes[i], lanes[i + half]);
                 }
             }
             lanes[0]

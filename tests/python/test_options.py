@@ -13,6 +13,7 @@ import logitkit as lk
 import numpy as np
 import numpy.typing as npt
 import pytest
+from logitkit import _logitkit_core as core
 
 Array = npt.NDArray[Any]
 Long = np.longdouble
@@ -702,3 +703,37 @@ def test_the_ends_of_the_temperatures(dtype: Any, temperature: float) -> None:
     np.testing.assert_array_equal(
         lk.softmax(batch, 1, temperature=temperature)[:1], lk.softmax(x, 1, temperature=temperature)
     )
+
+
+@pytest.mark.parametrize("rows", [63, 8191, 8192, 8193, 20_011])
+@pytest.mark.usefixtures("keep_settings")
+def test_divisors_of_many_rows(rows: int, rng: np.random.Generator) -> None:
+    """A mean's weights, summed in parts and by threads, of the rows that count alone."""
+    x, labels = rng.normal(size=(rows, 3)), rng.integers(0, 3, rows)
+    labels[rng.random(rows) < 0.1] = -100
+    t = rng.random((rows, 3))
+    by_class, by_row = rng.uniform(0.1, 3, 3), rng.uniform(0.1, 3, rows)
+    by_row[rng.random(rows) < 0.1] = 0
+    where = np.broadcast_to(rng.random((rows, 1)) < 0.9, x.shape)
+    counts = labels >= 0
+    of_class = np.where(counts, by_class[labels], 0)
+    cases: list[tuple[Array, dict[str, Any], Array]] = [
+        (labels, {"class_weight": by_class}, of_class),
+        (labels, {"sample_weight": by_row}, counts * by_row),
+        (labels, {"class_weight": by_class, "sample_weight": by_row}, of_class * by_row),
+        (labels, {"class_weight": by_class, "where": where}, of_class * where[:, 0]),
+        (labels, {"where": where}, counts * where[:, 0]),
+        (t, {"sample_weight": by_row}, by_row),
+        (t, {"sample_weight": by_row, "where": where}, by_row * where[:, 0]),
+    ]
+    for target, options, weights in cases:
+        losses = lk.cross_entropy(x, target, reduction="none").astype(Long)
+        want = (losses * weights).sum() / weights.astype(Long).sum()
+        results = set()
+        for level, threads in itertools.product(core.simd_levels(), (1, 2, 3)):
+            core.set_simd_level(level)
+            lk.set_num_threads(threads)
+            got = lk.cross_entropy(x, target, **options)
+            results.add((got, lk.cross_entropy_value_and_grad(x, target, **options)[0]))
+        assert results == {(got, got)}, list(options)
+        np.testing.assert_allclose(got, float(want), rtol=1e-15, err_msg=str(list(options)))
