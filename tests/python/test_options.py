@@ -716,7 +716,7 @@ def test_divisors_of_many_rows(rows: int, rng: np.random.Generator) -> None:
     by_row[rng.random(rows) < 0.1] = 0
     where = np.broadcast_to(rng.random((rows, 1)) < 0.9, x.shape)
     counts = labels >= 0
-    of_class = np.where(counts, by_class[labels], 0)
+    of_class = counts * by_class[np.where(counts, labels, 0)]
     cases: list[tuple[Array, dict[str, Any], Array]] = [
         (labels, {"class_weight": by_class}, of_class),
         (labels, {"sample_weight": by_row}, counts * by_row),
