@@ -220,6 +220,7 @@ impl Lanes<f32> for Avx2 {
         let second = both!(_mm256_castsi256_ps(second));
         both!(_mm256_blendv_ps(from_a, from_b, second))
     }
+    /// Squares of 4 by 4 are faster at any length; permutations by tables are left to the tests.
     const PERMUTED: usize = 1;
     #[inline(always)]
     fn transpose(self, r: &mut [[__m256; 2]]) {
@@ -518,6 +519,7 @@ impl Lanes<f64> for Avx2 {
         let v = unsafe { Lanes::<f32>::permute2(self, a, words, b) };
         both!(_mm256_castps_pd(v))
     }
+    /// As for `f32`.
     const PERMUTED: usize = 1;
     #[inline(always)]
     fn transpose(self, r: &mut [[__m256d; 2]]) {
