@@ -97,9 +97,6 @@ pub trait Element: Copy + Send + Sync + 'static {
     type V<S: Simd>: Copy;
     type M<S: Simd>: Copy;
 
-    /// Whether sums of exponentials of these elements (not of 16-bit numbers) gain from [`crate::math::exp_begin`] where
-    /// [`Simd::PIPELINED`] says that any do.
-    const PIPELINED: bool;
     /// Whether 16-bit numbers are computed as these elements.
     const HALVES: bool;
 
@@ -123,6 +120,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn round<S: Simd>(s: S, a: Self::V<S>) -> Self::V<S>;
     fn scale<S: Simd>(s: S, p: Self::V<S>, k: Self::V<S>) -> Self::V<S>;
     fn scale_by<S: Simd>(s: S, p: Self::V<S>, t: Self::V<S>, cut: Self::V<S>) -> Self::V<S>;
+    fn scale_one_plus_by<S: Simd>(s: S, w: Self::V<S>, t: Self::V<S>, cut: Self::V<S>) -> Self::V<S>;
     fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S>;
     fn select<S: Simd>(s: S, m: Self::M<S>, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     fn replace_nan<S: Simd>(s: S, v: Self::V<S>, other: Self::V<S>) -> Self::V<S>;
@@ -212,6 +210,25 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     /// `acc + v`.
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S>;
+    unsafe fn bare_exp_sum<S: Simd>(
+        s: S,
+        x: *const Self::T,
+        n: usize,
+        magic: Self::T,
+        ahead: isize,
+    ) -> Option<Self::V<S>>;
+    /// [`Simd::exp_sum`], which has one way for `f32`.
+    #[inline(always)]
+    unsafe fn exp_sum<S: Simd>(
+        _s: S,
+        _x: *const Self::T,
+        _n: usize,
+        _magic: Self::T,
+        _out: *mut Self::T,
+        _ahead: isize,
+    ) -> Option<Acc<S>> {
+        None
+    }
     /// The vector at `p` as an accumulator.
     unsafe fn widened_from<S: Simd>(s: S, p: *const Self::T) -> Acc<S>;
     /// `acc + v` for the vector at `p`.
@@ -442,6 +459,21 @@ macro_rules! forward {
             Lanes::<$t>::scale_by(s, p, t, cut)
         }
         #[inline(always)]
+        fn scale_one_plus_by<S: Simd>(s: S, w: Self::V<S>, t: Self::V<S>, cut: Self::V<S>) -> Self::V<S> {
+            Lanes::<$t>::scale_one_plus_by(s, w, t, cut)
+        }
+        #[inline(always)]
+        unsafe fn bare_exp_sum<S: Simd>(
+            s: S,
+            x: *const $t,
+            n: usize,
+            magic: $t,
+            ahead: isize,
+        ) -> Option<Self::V<S>> {
+            // SAFETY: the caller's promise.
+            unsafe { Lanes::<$t>::bare_exp_sum(s, x, n, magic, ahead) }
+        }
+        #[inline(always)]
         fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S> {
             Lanes::<$t>::lt(s, a, b)
         }
@@ -532,7 +564,6 @@ impl Element for Single {
         &[1.382_316e-3, 8.369_775_5e-3, 4.166_826_6e-2, 1.666_651_2e-1, 4.999_999_4e-1];
     const COMPENSATED: bool = false;
     const HALVES: bool = true;
-    const PIPELINED: bool = false;
     const EXACT_LINEAR: bool = true;
     const OFFSET: f32 = 50.0;
     const OFFSET_POWER: f64 = 1.0 / (1u64 << 50) as f64;
@@ -573,6 +604,18 @@ impl Element for Single {
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S> {
         let [a, b] = s.widen(v);
         [Double::add(s, acc[0], a), Double::add(s, acc[1], b)]
+    }
+    #[inline(always)]
+    unsafe fn exp_sum<S: Simd>(
+        s: S,
+        x: *const f32,
+        n: usize,
+        magic: f32,
+        out: *mut f32,
+        ahead: isize,
+    ) -> Option<Acc<S>> {
+        // SAFETY: the caller's promise.
+        unsafe { s.exp_sum(x, n, magic, out, ahead) }
     }
     #[inline(always)]
     unsafe fn widened_from<S: Simd>(s: S, p: *const f32) -> Acc<S> {
@@ -793,7 +836,6 @@ impl Element for Double {
     ];
     const COMPENSATED: bool = true;
     const HALVES: bool = false;
-    const PIPELINED: bool = true;
     const EXACT_LINEAR: bool = false;
     const OFFSET: f64 = 160.0;
     const OFFSET_POWER: f64 = 6.842_277_657_836_021e-49;

@@ -41,10 +41,16 @@ fn reduced<E: Element, S: Simd>(s: S, d: E::V<S>, n: E::V<S>, low: Option<E::V<S
 fn low_degrees<E: Element, S: Simd>(s: S, p: E::V<S>, d: E::V<S>, rest: E::V<S>, r: E::V<S>) -> E::V<S> {
     let one = E::splat(s, E::ONE);
     if E::EXACT_LINEAR {
-        E::add(s, one, E::add(s, d, E::fma(s, E::mul(s, r, r), p, rest)))
+        E::add(s, one, above_one::<E, S>(s, p, d, rest, r))
     } else {
         E::fma(s, E::fma(s, p, r, one), r, one)
     }
+}
+
+/// `r + r^2 p`, the linear term exact.
+#[inline(always)]
+fn above_one<E: Element, S: Simd>(s: S, p: E::V<S>, d: E::V<S>, rest: E::V<S>, r: E::V<S>) -> E::V<S> {
+    E::add(s, d, E::fma(s, E::mul(s, r, r), p, rest))
 }
 
 #[inline(always)]
@@ -64,7 +70,7 @@ fn neg<E: Element>(x: E::T) -> E::T {
 /// mantissa. A NaN stays a NaN and +inf becomes one; -inf and anything far below the reference become zero.
 #[inline(always)]
 pub(crate) fn exp_scaled<E: Element, S: Simd>(s: S, x: E::V<S>, magic: E::V<S>) -> E::V<S> {
-    exp_end::<E, S>(s, exp_begin::<E, S>(s, x, magic))
+    exp_end::<E, S>(s, exp_begin::<E, S>(s, x, None, magic))
 }
 
 /// The first half of an exponential.
@@ -77,14 +83,19 @@ pub(crate) struct Begun<E: Element, S: Simd> {
     p: E::V<S>,
 }
 
-/// Begins [`exp_scaled`], for [`exp_end`] to complete. A loop that begins one exponential between the
+/// Begins [`exp_scaled`] or, with `low`, [`exp_scaled_low`], for [`exp_end`] to complete. A loop that begins one exponential between the
 /// halves of another has two short chains of dependent operations where it would have a long one.
 #[inline(always)]
-pub(crate) fn exp_begin<E: Element, S: Simd>(s: S, x: E::V<S>, magic: E::V<S>) -> Begun<E, S> {
+pub(crate) fn exp_begin<E: Element, S: Simd>(
+    s: S,
+    x: E::V<S>,
+    low: Option<E::V<S>>,
+    magic: E::V<S>,
+) -> Begun<E, S> {
     let t = E::fma(s, x, E::splat(s, E::LOG2E), magic);
     let n = E::sub(s, t, magic);
     let d = E::fma(s, n, E::splat(s, neg::<E>(E::LN2_HI)), x);
-    let (rest, r) = reduced::<E, S>(s, d, n, None);
+    let (rest, r) = reduced::<E, S>(s, d, n, low);
     let mut p = E::splat(s, E::EXP[0]);
     for &c in &E::EXP[1..E::EXP.len() / 2 + 1] {
         p = E::fma(s, p, r, E::splat(s, c));
@@ -99,15 +110,18 @@ pub(crate) fn exp_end<E: Element, S: Simd>(s: S, begun: Begun<E, S>) -> E::V<S> 
     for &c in &E::EXP[E::EXP.len() / 2 + 1..] {
         p = E::fma(s, p, r, E::splat(s, c));
     }
-    E::scale_by(s, low_degrees::<E, S>(s, p, d, rest, r), t, E::splat(s, E::MAGIC_CUT))
+    let cut = E::splat(s, E::MAGIC_CUT);
+    if E::EXACT_LINEAR {
+        E::scale_one_plus_by(s, above_one::<E, S>(s, p, d, rest, r), t, cut)
+    } else {
+        E::scale_by(s, low_degrees::<E, S>(s, p, d, rest, r), t, cut)
+    }
 }
 
 /// [`exp_scaled`] of `x + low`; `low` is far smaller than `x` and at most 0.001.
 #[inline(always)]
 pub(crate) fn exp_scaled_low<E: Element, S: Simd>(s: S, x: E::V<S>, low: E::V<S>, magic: E::V<S>) -> E::V<S> {
-    let t = E::fma(s, x, E::splat(s, E::LOG2E), magic);
-    let n = E::sub(s, t, magic);
-    E::scale_by(s, exp_reduced::<E, S>(s, x, n, Some(low)), t, E::splat(s, E::MAGIC_CUT))
+    exp_end::<E, S>(s, exp_begin::<E, S>(s, x, Some(low), magic))
 }
 
 /// `(p, n)` with `exp(x) = p * 2^n`, `n` integral and `p` near 1, for `|x|` up to `MAX_LIMIT`; the error is that of

@@ -40,6 +40,15 @@ pub trait Lanes<T: Copy>: Copy {
     /// One truth value per lane.
     type M: Copy;
 
+    /// The sum of the exponentials of `n` elements of moderate size, whole pairs of vectors, as a yardstick, where the level
+    /// has a way of its own.
+    /// # Safety
+    /// `x` is valid for reading `n` elements.
+    #[inline(always)]
+    unsafe fn bare_exp_sum(self, _x: *const T, _n: usize, _magic: T, _ahead: isize) -> Option<Self::V> {
+        None
+    }
+
     fn splat(self, x: T) -> Self::V;
     /// # Safety
     /// `p` is valid for reading a vector; no alignment is needed.
@@ -82,6 +91,8 @@ pub trait Lanes<T: Copy>: Copy {
     /// `if t < cut { 0 } else { p * 2^k }` for `t = MAGIC + k`, `k` integral with `2^k` normal: the low bits of
     /// `t` are the exponent's. A NaN `p` with a NaN or +inf `t` stays NaN.
     fn scale_by(self, p: Self::V, t: Self::V, cut: Self::V) -> Self::V;
+    /// `scale_by(1 + w, t, cut)`, with one rounding: that of the sum. No result is subnormal.
+    fn scale_one_plus_by(self, w: Self::V, t: Self::V, cut: Self::V) -> Self::V;
     /// `a < b`; false when either is NaN.
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
     /// `if m { a } else { b }`.
@@ -167,7 +178,8 @@ pub trait Lanes<T: Copy>: Copy {
 
 /// A level: vectors of `f32` and `f64`, and the passage between them.
 pub trait Simd: Lanes<f32> + Lanes<f64> {
-    /// Whether sums of exponentials gain from [`crate::math::exp_begin`]: where the processor waits for results.
+    /// Whether sums of exponentials gain from a function of their own, and there from [`Simd::exp_sum`] or
+    /// [`crate::math::exp_begin`]: where registers are few and the processor waits for results.
     const PIPELINED: bool;
     /// The 16 lanes as two `f64` vectors, exactly.
     fn widen(self, v: <Self as Lanes<f32>>::V) -> [<Self as Lanes<f64>>::V; 2];
@@ -195,6 +207,22 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
         self,
         _p: *const f64,
         _len: usize,
+    ) -> Option<[<Self as Lanes<f64>>::V; 2]> {
+        None
+    }
+    /// Writes [`exp_scaled`](crate::math::exp_scaled) of `n` elements to `out`, and gives their sum as
+    /// [`accumulate`](crate::float::Element::accumulate) has it, vector by vector, where the level has a way of its own.
+    /// Asks for the cache line `ahead` of each vector. `x` and `out` may be the same.
+    /// # Safety
+    /// `x` is valid for reading and `out` for writing `n` elements.
+    #[inline(always)]
+    unsafe fn exp_sum(
+        self,
+        _x: *const f32,
+        _n: usize,
+        _magic: f32,
+        _out: *mut f32,
+        _ahead: isize,
     ) -> Option<[<Self as Lanes<f64>>::V; 2]> {
         None
     }

@@ -27,7 +27,7 @@ pub(crate) struct Copy<E: Element> {
     pub(crate) stream: bool,
 }
 
-/// Sums `$term` of each vector `$v`; what is left over beyond whole groups of four is left out.
+/// Sums `$term` of each vector `$v` of whole groups of four.
 macro_rules! sum {
     ($E:ty, $s:expr, $self:expr, $v:ident => $term:expr) => {{
         let mut sums = [<$E>::splat($s, <$E>::ZERO); 4];
@@ -40,12 +40,17 @@ macro_rules! sum {
                 *sum = <$E>::add($s, *sum, $term);
             }
         }
-        let sum = <$E>::add($s, <$E>::add($s, sums[0], sums[1]), <$E>::add($s, sums[2], sums[3]));
-        let mut lanes = [<$E>::ZERO; crate::kernels::rowsum::MAX_WIDTH];
-        // SAFETY: the array holds a vector.
-        unsafe { <$E>::store($s, sum, lanes.as_mut_ptr()) };
-        lanes[..<$E>::WIDTH].iter().map(|&lane| <$E>::to_f64(lane)).sum()
+        <$E>::add($s, <$E>::add($s, sums[0], sums[1]), <$E>::add($s, sums[2], sums[3]))
     }};
+}
+
+/// The sum of the lanes.
+#[inline(always)]
+fn lanes<E: Element, S: Simd>(s: S, sum: E::V<S>) -> f64 {
+    let mut lanes = [E::ZERO; crate::kernels::rowsum::MAX_WIDTH];
+    // SAFETY: the array holds a vector.
+    unsafe { E::store(s, sum, lanes.as_mut_ptr()) };
+    lanes[..E::WIDTH].iter().map(|&lane| E::to_f64(lane)).sum()
 }
 
 impl<E: Element> Task for Read<E> {
@@ -53,7 +58,7 @@ impl<E: Element> Task for Read<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
-        sum!(E, s, self, v => v)
+        lanes::<E, S>(s, sum!(E, s, self, v => v))
     }
 }
 
@@ -62,9 +67,14 @@ impl<E: Element> Task for ExpSum<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
-        sum!(E, s, self, v => {
-            exp_scaled::<E, S>(s, v, E::splat(s, E::MAGIC))
-        })
+        let pairs = self.len / (2 * E::WIDTH) * (2 * E::WIDTH);
+        let ahead = (AHEAD_BYTES / size_of::<E::T>()) as isize;
+        // SAFETY: there are `len` elements.
+        let sum = match unsafe { E::bare_exp_sum(s, self.x, pairs, E::MAGIC, ahead) } {
+            Some(sum) => sum,
+            None => sum!(E, s, self, v => exp_scaled::<E, S>(s, v, E::splat(s, E::MAGIC))),
+        };
+        lanes::<E, S>(s, sum)
     }
 }
 

@@ -289,9 +289,15 @@ unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E:
         i += 4 * E::WIDTH;
     }
     while i < n {
-        let left = (n - i).min(E::WIDTH);
-        // SAFETY: `left` elements remain.
-        m[0] = E::max(s, unsafe { E::load_first(s, x.add(i), left, E::NEG_INF) }, m[0]);
+        // SAFETY: the row has `n` elements. The last vector may take some of the one before it again.
+        let v = unsafe {
+            if n >= E::WIDTH {
+                E::load(s, x.add(i.min(n - E::WIDTH)))
+            } else {
+                E::load_first(s, x, n, E::NEG_INF)
+            }
+        };
+        m[0] = E::max(s, v, m[0]);
         i += E::WIDTH;
     }
     E::max(s, E::max(s, m[0], m[1]), E::max(s, m[2], m[3]))
@@ -301,8 +307,6 @@ unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E:
 trait Source<E: Element>: Copy {
     /// Whether they are 16-bit numbers.
     const HALVES: bool;
-    /// Whether the sum of their exponentials gains from [`exp_begin`] where [`Simd::PIPELINED`] says that any does.
-    const PIPELINED: bool;
     /// Row `i` of the first operand.
     fn of(rows: &Rows<E>, i: usize) -> Self;
     /// The `n` elements from `start` on, a block at most.
@@ -325,6 +329,8 @@ trait Source<E: Element>: Copy {
     unsafe fn load_first<S: Simd>(self, s: S, i: usize, n: usize) -> E::V<S>;
     /// Asks for what lies `ahead` of element `i`.
     fn prefetch(self, i: usize, ahead: isize);
+    /// Where the elements of a block lie, if they are what [`Source::load`] gives.
+    fn plain(self) -> Option<*const E::T>;
 }
 
 /// Elements as they are, but `skip`, which is -inf in the [block](Source::block) that has it.
@@ -336,7 +342,6 @@ struct Elements<E: Element> {
 
 impl<E: Element> Source<E> for Elements<E> {
     const HALVES: bool = false;
-    const PIPELINED: bool = E::PIPELINED;
     #[inline(always)]
     fn of(rows: &Rows<E>, i: usize) -> Self {
         Elements { x: rows.x(0, i), skip: None }
@@ -376,6 +381,10 @@ impl<E: Element> Source<E> for Elements<E> {
     fn prefetch(self, i: usize, ahead: isize) {
         prefetch(self.x.wrapping_add(i).wrapping_offset(ahead));
     }
+    #[inline(always)]
+    fn plain(self) -> Option<*const E::T> {
+        Some(self.x)
+    }
 }
 
 /// 16-bit numbers.
@@ -388,7 +397,6 @@ impl<const BF16: bool> Numbers<BF16> {
 
 impl<E: Element, const BF16: bool> Source<E> for Numbers<BF16> {
     const HALVES: bool = true;
-    const PIPELINED: bool = true;
     #[inline(always)]
     fn of(rows: &Rows<E>, i: usize) -> Self {
         let halves = rows.halves.as_ref().expect("rows of 16-bit numbers");
@@ -420,6 +428,10 @@ impl<E: Element, const BF16: bool> Source<E> for Numbers<BF16> {
     fn prefetch(self, i: usize, ahead: isize) {
         prefetch(self.0.wrapping_add(i).wrapping_offset(ahead));
     }
+    #[inline(always)]
+    fn plain(self) -> Option<*const E::T> {
+        None
+    }
 }
 
 /// Vectors between the exponential of an element and its sum: both go on side by side.
@@ -440,7 +452,7 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     out: *mut E::T,
     ahead: isize,
 ) -> Acc<S> {
-    if HOW == PLAIN && S::PIPELINED && X::PIPELINED {
+    if HOW == PLAIN && S::PIPELINED {
         let magic = first::<E, S>(s, magic);
         // (The caller promises the row and the room for its exponentials.)
         let lanes = s.call(Pipelined::<E, X> { x, n, magic, out, ahead });
@@ -525,8 +537,8 @@ unsafe fn add_rest<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     E::accumulate(s, acc, e)
 }
 
-/// [`block_sum`] with each exponential begun before the one before it is ended: a function of its own, which has all
-/// registers for itself. Gives the lanes of the accumulator. Whoever makes one promises what [`block_sum`] asks for.
+/// [`block_sum`] as a function of its own, which has all registers for itself. Gives the lanes of the accumulator. Whoever
+/// makes one promises what [`block_sum`] asks for.
 struct Pipelined<E: Element, X> {
     x: X,
     n: usize,
@@ -541,60 +553,84 @@ impl<E: Element, X: Source<E>> Task for Pipelined<E, X> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [f64; 16] {
         let Pipelined { x, n, magic, out, ahead } = self;
-        let magic = E::splat(s, magic);
-        let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        let whole = n / E::WIDTH * E::WIDTH;
-        let lag = whole.min(LAG * E::WIDTH);
-        macro_rules! begin {
-            ($i:expr) => {{
-                x.prefetch($i, ahead);
-                // SAFETY: `i + WIDTH <= n`.
-                exp_begin::<E, S>(s, unsafe { x.load(s, $i) }, magic)
-            }};
-        }
-        macro_rules! end {
-            ($begun:expr, $i:expr) => {
-                // SAFETY: as above.
-                unsafe { E::store(s, exp_end::<E, S>(s, $begun), out.add($i)) };
-            };
-        }
-        macro_rules! add {
-            ($i:expr) => {
-                // SAFETY: as above.
-                acc = unsafe { E::accumulate_from(s, acc, out.add($i).cast_const()) };
-            };
-        }
-        if whole > 0 {
-            let mut begun = begin!(0);
-            let mut i = E::WIDTH;
-            while i < lag {
-                let next = begin!(i);
-                end!(begun, i - E::WIDTH);
-                begun = next;
-                i += E::WIDTH;
-            }
-            while i < whole {
-                let next = begin!(i);
-                end!(begun, i - E::WIDTH);
-                begun = next;
-                add!(i - lag);
-                i += E::WIDTH;
-            }
-            end!(begun, i - E::WIDTH);
-        }
-        let mut i = whole - lag;
-        while i < whole {
-            add!(i);
-            i += E::WIDTH;
-        }
-        let before = Before::<E, S>::new(s, E::ZERO, None);
-        // SAFETY: the row has `n` elements, of which those before `whole` are done.
-        acc = unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) };
+        let own = match x.plain() {
+            // SAFETY: the row and the room for its exponentials have `n` elements.
+            Some(x) => unsafe { E::exp_sum(s, x, n, magic, out, ahead) },
+            None => None,
+        };
+        let acc = match own {
+            Some(acc) => acc,
+            // SAFETY: as above.
+            None => unsafe { overlapped::<E, S, X>(s, x, n, E::splat(s, magic), out, ahead) },
+        };
         let mut lanes = [0.0; 16];
         store64(s, acc[0], &mut lanes, 0);
         store64(s, acc[1], &mut lanes, 8);
         lanes
     }
+}
+
+/// [`block_sum`] with each exponential begun before the one before it is ended.
+///
+/// # Safety
+/// As [`block_sum`].
+#[inline(always)]
+unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
+    s: S,
+    x: X,
+    n: usize,
+    magic: E::V<S>,
+    out: *mut E::T,
+    ahead: isize,
+) -> Acc<S> {
+    let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+    let whole = n / E::WIDTH * E::WIDTH;
+    let lag = whole.min(LAG * E::WIDTH);
+    macro_rules! begin {
+        ($i:expr) => {{
+            x.prefetch($i, ahead);
+            // SAFETY: `i + WIDTH <= n`.
+            exp_begin::<E, S>(s, unsafe { x.load(s, $i) }, None, magic)
+        }};
+    }
+    macro_rules! end {
+        ($begun:expr, $i:expr) => {
+            // SAFETY: as above.
+            unsafe { E::store(s, exp_end::<E, S>(s, $begun), out.add($i)) };
+        };
+    }
+    macro_rules! add {
+        ($i:expr) => {
+            // SAFETY: as above.
+            acc = unsafe { E::accumulate_from(s, acc, out.add($i).cast_const()) };
+        };
+    }
+    if whole > 0 {
+        let mut begun = begin!(0);
+        let mut i = E::WIDTH;
+        while i < lag {
+            let next = begin!(i);
+            end!(begun, i - E::WIDTH);
+            begun = next;
+            i += E::WIDTH;
+        }
+        while i < whole {
+            let next = begin!(i);
+            end!(begun, i - E::WIDTH);
+            begun = next;
+            add!(i - lag);
+            i += E::WIDTH;
+        }
+        end!(begun, i - E::WIDTH);
+    }
+    let mut i = whole - lag;
+    while i < whole {
+        add!(i);
+        i += E::WIDTH;
+    }
+    let before = Before::<E, S>::new(s, E::ZERO, None);
+    // SAFETY: the caller's promise; what is before `whole` is done.
+    unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) }
 }
 
 /// The reference of rows with these maxima; a lower bound stands in for -inf and NaN.

@@ -4,6 +4,8 @@
 use super::{Lanes, Simd, Task, map_each};
 use core::arch::x86_64::*;
 
+mod exp_sum;
+
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
@@ -51,12 +53,43 @@ fn first8(_: Avx2, n: usize) -> [__m256i; 2] {
     both!(_mm256_cmpgt_epi64(n, place))
 }
 
+/// Stores the first `n < 8` lanes, in parts whose sizes are powers of two: a masked store takes several times as long on
+/// AMD's processors.
+///
+/// # Safety
+/// `p` is valid for writing `n` elements.
+#[inline(always)]
+unsafe fn store_first_of_8(_: Avx2, v: __m256, p: *mut f32, n: usize) {
+    let mut p = p;
+    // SAFETY: the parts have `n` elements together; the token for the instruction set.
+    unsafe {
+        let mut quad = _mm256_castps256_ps128(v);
+        if n & 4 != 0 {
+            _mm_storeu_ps(p, quad);
+            (p, quad) = (p.add(4), _mm256_extractf128_ps::<1>(v));
+        }
+        if n & 2 != 0 {
+            _mm_storel_epi64(p.cast(), _mm_castps_si128(quad));
+            (p, quad) = (p.add(2), _mm_movehl_ps(quad, quad));
+        }
+        if n & 1 != 0 {
+            _mm_store_ss(p, quad);
+        }
+    }
+}
+
 const TWO_23: f32 = (1u32 << 23) as f32;
 const TWO_52: f64 = (1u64 << 52) as f64;
 
 impl Lanes<f32> for Avx2 {
     type V = [__m256; 2];
     type M = [__m256; 2];
+
+    #[inline(always)]
+    unsafe fn bare_exp_sum(self, x: *const f32, n: usize, magic: f32, ahead: isize) -> Option<[__m256; 2]> {
+        // SAFETY: the caller's promise.
+        Some(unsafe { exp_sum::bare_single(self, x, n, magic, ahead) })
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
@@ -87,7 +120,6 @@ impl Lanes<f32> for Avx2 {
     #[inline(always)]
     unsafe fn store_first(self, v: [__m256; 2], p: *mut f32, n: usize) {
         debug_assert!(n <= 16);
-        // In parts whose sizes are powers of two: two masked stores take four times as long on AMD's processors.
         let (mut p, mut v) = (p, v);
         // SAFETY: the parts have `n` elements together; the token for the instruction set.
         unsafe {
@@ -98,18 +130,7 @@ impl Lanes<f32> for Avx2 {
                 _mm256_storeu_ps(p, v[0]);
                 (p, v[0]) = (p.add(8), v[1]);
             }
-            let mut quad = _mm256_castps256_ps128(v[0]);
-            if n & 4 != 0 {
-                _mm_storeu_ps(p, quad);
-                (p, quad) = (p.add(4), _mm256_extractf128_ps::<1>(v[0]));
-            }
-            if n & 2 != 0 {
-                _mm_storel_epi64(p.cast(), _mm_castps_si128(quad));
-                (p, quad) = (p.add(2), _mm_movehl_ps(quad, quad));
-            }
-            if n & 1 != 0 {
-                _mm_store_ss(p, quad);
-            }
+            store_first_of_8(self, v[0], p, n & 7);
         }
     }
     #[inline(always)]
@@ -168,6 +189,15 @@ impl Lanes<f32> for Avx2 {
         let bits = both!(_mm256_slli_epi32::<23>(bits));
         let power = both!(_mm256_castsi256_ps(bits));
         let scaled = both!(_mm256_mul_ps(p, power));
+        let below = both!(_mm256_cmp_ps::<_CMP_LT_OQ>(t, cut));
+        both!(_mm256_andnot_ps(below, scaled))
+    }
+    #[inline(always)]
+    fn scale_one_plus_by(self, w: [__m256; 2], t: [__m256; 2], cut: [__m256; 2]) -> [__m256; 2] {
+        let bits = both!(_mm256_castps_si256(t));
+        let bits = both!(_mm256_slli_epi32::<23>(bits));
+        let power = both!(_mm256_castsi256_ps(bits));
+        let scaled = both!(_mm256_fmadd_ps(w, power, power));
         let below = both!(_mm256_cmp_ps::<_CMP_LT_OQ>(t, cut));
         both!(_mm256_andnot_ps(below, scaled))
     }
@@ -380,6 +410,12 @@ impl Lanes<f64> for Avx2 {
     type M = [__m256d; 2];
 
     #[inline(always)]
+    unsafe fn bare_exp_sum(self, x: *const f64, n: usize, magic: f64, ahead: isize) -> Option<[__m256d; 2]> {
+        // SAFETY: the caller's promise.
+        Some(unsafe { exp_sum::bare_double(self, x, n, magic, ahead) })
+    }
+
+    #[inline(always)]
     fn splat(self, x: f64) -> [__m256d; 2] {
         [isa!(_mm256_set1_pd(x)); 2]
     }
@@ -475,6 +511,15 @@ impl Lanes<f64> for Avx2 {
         let bits = both!(_mm256_slli_epi64::<52>(bits));
         let power = both!(_mm256_castsi256_pd(bits));
         let scaled = both!(_mm256_mul_pd(p, power));
+        let below = both!(_mm256_cmp_pd::<_CMP_LT_OQ>(t, cut));
+        both!(_mm256_andnot_pd(below, scaled))
+    }
+    #[inline(always)]
+    fn scale_one_plus_by(self, w: [__m256d; 2], t: [__m256d; 2], cut: [__m256d; 2]) -> [__m256d; 2] {
+        let bits = both!(_mm256_castpd_si256(t));
+        let bits = both!(_mm256_slli_epi64::<52>(bits));
+        let power = both!(_mm256_castsi256_pd(bits));
+        let scaled = both!(_mm256_fmadd_pd(w, power, power));
         let below = both!(_mm256_cmp_pd::<_CMP_LT_OQ>(t, cut));
         both!(_mm256_andnot_pd(below, scaled))
     }
@@ -805,6 +850,18 @@ impl Simd for Avx2 {
                 _ => sum_rows_compensated::<3>(self, p, len),
             })
         }
+    }
+    #[inline(always)]
+    unsafe fn exp_sum(
+        self,
+        x: *const f32,
+        n: usize,
+        magic: f32,
+        out: *mut f32,
+        ahead: isize,
+    ) -> Option<[[__m256d; 2]; 2]> {
+        // SAFETY: the caller's promise.
+        Some(unsafe { exp_sum::exp_sum(self, x, n, magic, out, ahead) })
     }
     #[inline(always)]
     fn narrow(self, v: [[__m256d; 2]; 2]) -> [__m256; 2] {

@@ -113,6 +113,11 @@ impl Lanes<f32> for Avx512 {
         isa!(_mm512_maskz_mul_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(t, cut), p, power))
     }
     #[inline(always)]
+    fn scale_one_plus_by(self, w: __m512, t: __m512, cut: __m512) -> __m512 {
+        let power = isa!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(t))));
+        isa!(_mm512_maskz_fmadd_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(t, cut), w, power, power))
+    }
+    #[inline(always)]
     fn lt(self, a: __m512, b: __m512) -> __mmask16 {
         isa!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b))
     }
@@ -258,6 +263,11 @@ impl Lanes<f64> for Avx512 {
     fn scale_by(self, p: __m512d, t: __m512d, cut: __m512d) -> __m512d {
         let power = isa!(_mm512_castsi512_pd(_mm512_slli_epi64::<52>(_mm512_castpd_si512(t))));
         isa!(_mm512_maskz_mul_pd(_mm512_cmp_pd_mask::<_CMP_NLT_UQ>(t, cut), p, power))
+    }
+    #[inline(always)]
+    fn scale_one_plus_by(self, w: __m512d, t: __m512d, cut: __m512d) -> __m512d {
+        let power = isa!(_mm512_castsi512_pd(_mm512_slli_epi64::<52>(_mm512_castpd_si512(t))));
+        isa!(_mm512_maskz_fmadd_pd(_mm512_cmp_pd_mask::<_CMP_NLT_UQ>(t, cut), w, power, power))
     }
     #[inline(always)]
     fn lt(self, a: __m512d, b: __m512d) -> __mmask8 {

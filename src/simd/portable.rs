@@ -116,6 +116,10 @@ macro_rules! lanes {
                 each!(|p, t, cut| if t < cut { 0.0 } else { p * <$T>::from_bits(t.to_bits() << $mantissa) })
             }
             #[inline(always)]
+            fn scale_one_plus_by(self, w: Self::V, t: Self::V, cut: Self::V) -> Self::V {
+                Lanes::<$T>::scale_by(self, each!(|w| 1.0 + w), t, cut)
+            }
+            #[inline(always)]
             fn lt(self, a: Self::V, b: Self::V) -> Self::M {
                 let mut m = [false; $width];
                 for i in 0..$width {

@@ -4,6 +4,8 @@
 
 use super::{Lanes, Level, Simd, Task, VECTOR_BYTES, WORDS};
 use crate::exact::add_pairs;
+use crate::float::{Double, Element, Single};
+use crate::math::exp_scaled;
 use std::fmt::Debug;
 
 /// Runs a task at a level without touching the level of the process.
@@ -51,6 +53,8 @@ at_every_level! {
     round_f64: |s| { round::<f64, S>(s) }
     scale_by_f32: |s| { scale_by::<f32, S>(s, 1.5 * 8_388_608.0 + 127.0) }
     scale_by_f64: |s| { scale_by::<f64, S>(s, 1.5 * 4_503_599_627_370_496.0 + 1023.0) }
+    scale_one_plus_by_f32: |s| { scale_one_plus_by::<f32, S>(s, 1.5 * 8_388_608.0 + 127.0) }
+    scale_one_plus_by_f64: |s| { scale_one_plus_by::<f64, S>(s, 1.5 * 4_503_599_627_370_496.0 + 1023.0) }
     scale_f32: |s| { scale::<f32, S>(s) }
     scale_f64: |s| { scale::<f64, S>(s) }
     comparison_f32: |s| { comparison::<f32, S>(s) }
@@ -67,6 +71,9 @@ at_every_level! {
     scaled_rows_f64: |s| { scaled_rows::<f64, S>(s) }
     row_sums_f32: |s| { sums_of_rows(s) }
     row_sums_f64: |s| { compensated_sums_of_rows(s) }
+    exponentials_and_their_sum: |s| { exp_sum(s) }
+    bare_exponentials_f32: |s| { bare_exp_sum::<Single, S>(s) }
+    bare_exponentials_f64: |s| { bare_exp_sum::<Double, S>(s) }
     widen_first_lanes: |s| { widen_first(s) }
     widen_and_narrow: |s| { passage(s) }
     split_exponent: |s| { exponent(s) }
@@ -174,6 +181,46 @@ fn scale_by<T: Number, S: Lanes<T>>(s: S, magic: T) {
         }
         let got = numbers(s, s.scale_by(vector(s, &p), vector(s, &t), vector(s, &cut)));
         expect(&got, &[&power], |x| x[0]);
+    }
+}
+
+#[inline(always)]
+fn scale_one_plus_by<T: Number, S: Lanes<T>>(s: S, magic: T) {
+    let mut random = Random(21);
+    for _ in 0..ROUNDS {
+        let (mut w, mut t, mut power, mut cut) = (lanes::<T>(), lanes::<T>(), lanes::<T>(), lanes::<T>());
+        for i in 0..w.len() {
+            // Of either sign, from far below the last bit of 1 to 0.5: `1 + w` is at least 0.5.
+            let exponent = T::BIAS - 1 - random.below(u64::from(T::MANTISSA) + 4);
+            w[i] = T::with_exponent(&mut random, exponent);
+            if exponent == T::BIAS - 1 && w[i] < T::integer(0) {
+                w[i] = -w[i];
+            }
+            let biased = 2 + random.below(2 * T::BIAS - 2);
+            power[i] = T::from_bits(biased << T::MANTISSA);
+            t[i] = magic + T::integer(biased as i64 - T::BIAS as i64);
+            cut[i] = magic + T::integer(random.below(2 * T::BIAS) as i64 - T::BIAS as i64);
+        }
+        let got = numbers(s, s.scale_one_plus_by(vector(s, &w), vector(s, &t), vector(s, &cut)));
+        expect(&got, &[&w, &power, &t, &cut], |x| {
+            if x[2] < x[3] { T::integer(0) } else { (T::integer(1) + x[0]) * x[1] }
+        });
+
+        // A NaN `w` stays one where `t` is NaN or +inf; anything is 0 where `t` is -inf.
+        for i in 0..w.len() {
+            w[i] = T::from_bits(T::NAN | random.below(1 << (T::MANTISSA - 1)));
+            let infinity = T::with_exponent(&mut random, 2 * T::BIAS) * T::integer(1 << 40);
+            t[i] = [w[i], infinity * infinity, -infinity * infinity][i % 3];
+        }
+        let got = numbers(s, s.scale_one_plus_by(vector(s, &w), vector(s, &t), vector(s, &cut)));
+        for (i, got) in got.into_iter().enumerate() {
+            assert!(
+                if i % 3 == 2 { got == T::integer(0) } else { got.partial_cmp(&got).is_none() },
+                "{:?} by {:?}",
+                w[i],
+                t[i]
+            );
+        }
     }
 }
 
@@ -432,6 +479,72 @@ fn compensated_sums_of_rows<S: Simd>(s: S) {
         let want: Vec<(f64, f64)> = (0..8).map(sums).collect();
         expect(&numbers::<f64, S>(s, high), &[&want.iter().map(|x| x.0).collect::<Vec<_>>()], |x| x[0]);
         expect(&numbers::<f64, S>(s, low), &[&want.iter().map(|x| x.1).collect::<Vec<_>>()], |x| x[0]);
+    }
+}
+
+/// `exp_sum` gives, to the bit, what one vector after the other does; of NaN, NaN.
+#[inline(always)]
+fn exp_sum<S: Simd>(s: S) {
+    let mut random = Random(31);
+    for n in (0..130).chain([512, 1000, 1024]).cycle().take(4 * 133) {
+        // A third of the rows are ordinary; the others reach far below what is kept, and have infinities or NaN.
+        let kind = random.below(3);
+        let mut x: Vec<f32> = (0..n)
+            .map(|_| {
+                let unit = (random.bits() >> 40) as f32 / (1 << 24) as f32;
+                let special = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, -f32::NAN, -1e30, 0.0];
+                match (kind, random.below(20)) {
+                    (0, _) => 20.0 * unit - 10.0,
+                    (1, 0) | (2, 1..) => 400.0 * unit - 395.0,
+                    (1, _) => f32::NEG_INFINITY,
+                    _ => special[random.below(6) as usize],
+                }
+            })
+            .collect();
+        let reference = (random.below(100) as f32) - 90.0;
+        let magic = Single::MAGIC - reference;
+        let mut expected = vec![0.0f32; n];
+        let mut sum = [Lanes::<f64>::splat(s, 0.0); 2];
+        for i in (0..n).step_by(16) {
+            let some = (n - i).min(16);
+            // SAFETY: there are `n` elements.
+            let e = unsafe {
+                let v = s.load_first(x.as_ptr().add(i), some, f32::NEG_INFINITY);
+                let e = exp_scaled::<Single, S>(s, v, Single::splat(s, magic));
+                s.store_first(e, expected.as_mut_ptr().add(i), some);
+                e
+            };
+            sum = Single::accumulate(s, sum, e);
+        }
+        for in_place in [false, true] {
+            let mut out = vec![0.0f32; n];
+            let target = if in_place { x.as_mut_ptr() } else { out.as_mut_ptr() };
+            // SAFETY: `n` elements.
+            let got = unsafe { s.exp_sum(x.as_ptr(), n, magic, target, 4096) };
+            assert_eq!(got.is_some(), has_row_functions::<S>());
+            let Some(got) = got else { break };
+            let e = if in_place { &x } else { &out };
+            expect(e, &[&expected], |x| x[0]);
+            for half in 0..2 {
+                expect(&numbers::<f64, S>(s, got[half]), &[&numbers(s, sum[half])], |x| x[0]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn bare_exp_sum<E: Element, S: Simd>(s: S) {
+    let mut random = Random(32);
+    for n in (0..400).step_by(2 * E::WIDTH) {
+        let x: Vec<E::T> = (0..n).map(|_| E::from_f64(random.below(1000) as f64 / 200.0 - 4.0)).collect();
+        // SAFETY: `n` elements, whole pairs of vectors.
+        let Some(sum) = (unsafe { E::bare_exp_sum(s, x.as_ptr(), n, E::MAGIC, 4096) }) else { return };
+        let mut lanes = [E::ZERO; 16];
+        // SAFETY: the array holds a vector.
+        unsafe { E::store(s, sum, lanes.as_mut_ptr()) };
+        let got: f64 = lanes[..E::WIDTH].iter().map(|&v| E::to_f64(v)).sum();
+        let expected: f64 = x.iter().map(|&v| E::to_f64(v).exp()).sum();
+        assert!((got - expected).abs() <= 2e-6 * expected, "{n}: {got}, not {expected}");
     }
 }
 
