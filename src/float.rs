@@ -145,6 +145,13 @@ pub trait Element: Copy + Send + Sync + 'static {
         len: usize,
         follow: bool,
     ) -> bool;
+    unsafe fn bare_exp_sum<S: Simd>(
+        s: S,
+        x: *const Self::T,
+        n: usize,
+        magic: Self::T,
+        ahead: isize,
+    ) -> Option<Self::V<S>>;
     unsafe fn scale_rows<S: Simd>(
         s: S,
         e: *const Self::T,
@@ -210,14 +217,7 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     /// `acc + v`.
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S>;
-    unsafe fn bare_exp_sum<S: Simd>(
-        s: S,
-        x: *const Self::T,
-        n: usize,
-        magic: Self::T,
-        ahead: isize,
-    ) -> Option<Self::V<S>>;
-    /// [`Simd::exp_sum`], which has one way for `f32`.
+    /// [`Simd::exp_sum`]; `f64` has none.
     #[inline(always)]
     unsafe fn exp_sum<S: Simd>(
         _s: S,
@@ -463,17 +463,6 @@ macro_rules! forward {
             Lanes::<$t>::scale_one_plus_by(s, w, t, cut)
         }
         #[inline(always)]
-        unsafe fn bare_exp_sum<S: Simd>(
-            s: S,
-            x: *const $t,
-            n: usize,
-            magic: $t,
-            ahead: isize,
-        ) -> Option<Self::V<S>> {
-            // SAFETY: the caller's promise.
-            unsafe { Lanes::<$t>::bare_exp_sum(s, x, n, magic, ahead) }
-        }
-        #[inline(always)]
         fn lt<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::M<S> {
             Lanes::<$t>::lt(s, a, b)
         }
@@ -530,6 +519,17 @@ macro_rules! forward {
         ) -> bool {
             // SAFETY: the caller's promise.
             unsafe { s.columns_to_rows(tile, rows, step, len, follow) }
+        }
+        #[inline(always)]
+        unsafe fn bare_exp_sum<S: Simd>(
+            s: S,
+            x: *const $t,
+            n: usize,
+            magic: $t,
+            ahead: isize,
+        ) -> Option<Self::V<S>> {
+            // SAFETY: the caller's promise.
+            unsafe { Lanes::<$t>::bare_exp_sum(s, x, n, magic, ahead) }
         }
         #[inline(always)]
         unsafe fn scale_rows<S: Simd>(

@@ -83,8 +83,9 @@ pub(crate) struct Begun<E: Element, S: Simd> {
     p: E::V<S>,
 }
 
-/// Begins [`exp_scaled`] or, with `low`, [`exp_scaled_low`], for [`exp_end`] to complete. A loop that begins one exponential between the
-/// halves of another has two short chains of dependent operations where it would have a long one.
+/// Begins [`exp_scaled`] or, with `low`, [`exp_scaled_low`], for [`exp_end`] to complete. A loop that begins one
+/// exponential between the halves of another has two short chains of dependent operations where it would have a long
+/// one.
 #[inline(always)]
 pub(crate) fn exp_begin<E: Element, S: Simd>(
     s: S,

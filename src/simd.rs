@@ -40,15 +40,6 @@ pub trait Lanes<T: Copy>: Copy {
     /// One truth value per lane.
     type M: Copy;
 
-    /// The sum of the exponentials of `n` elements of moderate size, whole pairs of vectors, as a yardstick, where the level
-    /// has a way of its own.
-    /// # Safety
-    /// `x` is valid for reading `n` elements.
-    #[inline(always)]
-    unsafe fn bare_exp_sum(self, _x: *const T, _n: usize, _magic: T, _ahead: isize) -> Option<Self::V> {
-        None
-    }
-
     fn splat(self, x: T) -> Self::V;
     /// # Safety
     /// `p` is valid for reading a vector; no alignment is needed.
@@ -91,7 +82,8 @@ pub trait Lanes<T: Copy>: Copy {
     /// `if t < cut { 0 } else { p * 2^k }` for `t = MAGIC + k`, `k` integral with `2^k` normal: the low bits of
     /// `t` are the exponent's. A NaN `p` with a NaN or +inf `t` stays NaN.
     fn scale_by(self, p: Self::V, t: Self::V, cut: Self::V) -> Self::V;
-    /// `scale_by(1 + w, t, cut)`, with one rounding: that of the sum. No result is subnormal.
+    /// `scale_by(1 + w, t, cut)` with one rounding, that of the sum, for a `w` with which no result is subnormal. A NaN `w`
+    /// with a NaN or +inf `t` stays NaN.
     fn scale_one_plus_by(self, w: Self::V, t: Self::V, cut: Self::V) -> Self::V;
     /// `a < b`; false when either is NaN.
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
@@ -173,6 +165,14 @@ pub trait Lanes<T: Copy>: Copy {
                 self.store(self.fma(v, high, self.mul(v, low)), out.add(i * lanes));
             }
         }
+    }
+    /// The sum of the exponentials of `n` elements of moderate size, as a yardstick, where the level has a way of its own.
+    /// Asks for the cache line `ahead` of each vector.
+    /// # Safety
+    /// `x` is valid for reading `n` elements, whole pairs of vectors.
+    #[inline(always)]
+    unsafe fn bare_exp_sum(self, _x: *const T, _n: usize, _magic: T, _ahead: isize) -> Option<Self::V> {
+        None
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Read<E: Element> {
     pub(crate) len: usize,
 }
 
-/// Adds up the exponentials of `len` elements of moderate size, in four vectors.
+/// Adds up the exponentials of `len` elements of moderate size, but for less than four vectors at the end.
 pub(crate) struct ExpSum<E: Element> {
     pub(crate) x: *const E::T,
     pub(crate) len: usize,
@@ -69,7 +69,7 @@ impl<E: Element> Task for ExpSum<E> {
     fn run<S: Simd>(self, s: S) -> f64 {
         let pairs = self.len / (2 * E::WIDTH) * (2 * E::WIDTH);
         let ahead = (AHEAD_BYTES / size_of::<E::T>()) as isize;
-        // SAFETY: there are `len` elements.
+        // SAFETY: there are `len` elements; `pairs` of them are whole pairs of vectors.
         let sum = match unsafe { E::bare_exp_sum(s, self.x, pairs, E::MAGIC, ahead) } {
             Some(sum) => sum,
             None => sum!(E, s, self, v => exp_scaled::<E, S>(s, v, E::splat(s, E::MAGIC))),

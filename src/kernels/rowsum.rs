@@ -275,7 +275,7 @@ impl<E: Element, X: Source<E>> Sweep<E, X> {
     }
 }
 
-/// The lane-wise maximum of `max` and `n` elements; NaN is passed over.
+/// A vector whose largest lane is that of `max` and `n` elements; NaN is passed over.
 #[inline(always)]
 unsafe fn block_max<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, max: E::V<S>) -> E::V<S> {
     let low = E::splat(s, E::NEG_INF);

@@ -86,12 +86,6 @@ impl Lanes<f32> for Avx2 {
     type M = [__m256; 2];
 
     #[inline(always)]
-    unsafe fn bare_exp_sum(self, x: *const f32, n: usize, magic: f32, ahead: isize) -> Option<[__m256; 2]> {
-        // SAFETY: the caller's promise.
-        Some(unsafe { exp_sum::bare_single(self, x, n, magic, ahead) })
-    }
-
-    #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
         [isa!(_mm256_set1_ps(x)); 2]
     }
@@ -364,6 +358,11 @@ impl Lanes<f32> for Avx2 {
             }
         }
     }
+    #[inline(always)]
+    unsafe fn bare_exp_sum(self, x: *const f32, n: usize, magic: f32, ahead: isize) -> Option<[__m256; 2]> {
+        // SAFETY: the caller's promise.
+        Some(unsafe { exp_sum::bare_single(self, x, n, magic, ahead) })
+    }
 }
 
 /// Transposes each 128-bit half: 4 x 4 `f32`.
@@ -408,12 +407,6 @@ fn transpose8(s: Avx2, v: &[[__m256; 2]], h: usize) -> [__m256; 8] {
 impl Lanes<f64> for Avx2 {
     type V = [__m256d; 2];
     type M = [__m256d; 2];
-
-    #[inline(always)]
-    unsafe fn bare_exp_sum(self, x: *const f64, n: usize, magic: f64, ahead: isize) -> Option<[__m256d; 2]> {
-        // SAFETY: the caller's promise.
-        Some(unsafe { exp_sum::bare_double(self, x, n, magic, ahead) })
-    }
 
     #[inline(always)]
     fn splat(self, x: f64) -> [__m256d; 2] {
@@ -637,6 +630,11 @@ impl Lanes<f64> for Avx2 {
                 }
             }
         }
+    }
+    #[inline(always)]
+    unsafe fn bare_exp_sum(self, x: *const f64, n: usize, magic: f64, ahead: isize) -> Option<[__m256d; 2]> {
+        // SAFETY: the caller's promise.
+        Some(unsafe { exp_sum::bare_double(self, x, n, magic, ahead) })
     }
 }
 
