@@ -54,6 +54,7 @@ struct Exp<V> {
 }
 
 /// `t`, `d`, `rest` and `r` of an exponential of `f32`.
+#[derive(Clone, Copy)]
 struct BegunSingle([__m256; 4]);
 
 impl Exp<__m256> {
@@ -179,30 +180,37 @@ pub(super) unsafe fn exp_sum(
             let mut first = exp.begin(_mm256_loadu_ps(x));
             let mut i = 0;
             // (`LAG` vectors of the other levels' loop.)
-            let lag = whole.min(4 * 16);
+            let (lag, last) = (whole.min(4 * 16), whole - 16);
             macro_rules! vector {
-                ($add:expr) => {
+                (add: $add:expr, next: $next:expr) => {
                     prefetch(x.wrapping_add(i).wrapping_offset(ahead));
                     let second = exp.begin(_mm256_loadu_ps(x.add(i + 8)));
                     _mm256_storeu_ps(out.add(i), exp.end(first));
                     if $add {
                         add!(sums[0], i - lag);
                     }
-                    // (The last vector begins an exponential that nobody ends.)
-                    first = exp.begin(_mm256_loadu_ps(x.add(if i + 16 < whole { i + 16 } else { i })));
+                    if $next {
+                        first = exp.begin(_mm256_loadu_ps(x.add(i + 16)));
+                    }
                     _mm256_storeu_ps(out.add(i + 8), exp.end(second));
                     if $add {
                         add!(sums[1], i + 8 - lag);
                     }
-                    i += 16;
                 };
             }
             // The sum runs behind: widening what comes from memory is cheaper than what is in registers.
-            while i < lag {
-                vector!(false);
+            while i < lag.min(last) {
+                vector!(add: false, next: true);
+                i += 16;
             }
-            while i < whole {
-                vector!(true);
+            while i < last {
+                vector!(add: true, next: true);
+                i += 16;
+            }
+            if lag < whole {
+                vector!(add: true, next: false);
+            } else {
+                vector!(add: false, next: false);
             }
             for i in (whole - lag..whole).step_by(16) {
                 add!(sums[0], i);
