@@ -182,16 +182,14 @@ pub(super) unsafe fn exp_sum(
             // (`LAG` vectors of the other levels' loop.)
             let (lag, last) = (whole.min(4 * 16), whole - 16);
             macro_rules! vector {
-                (add: $add:expr, next: $next:expr) => {
+                (add: $add:expr, next: $next:block) => {
                     prefetch(x.wrapping_add(i).wrapping_offset(ahead));
                     let second = exp.begin(_mm256_loadu_ps(x.add(i + 8)));
                     _mm256_storeu_ps(out.add(i), exp.end(first));
                     if $add {
                         add!(sums[0], i - lag);
                     }
-                    if $next {
-                        first = exp.begin(_mm256_loadu_ps(x.add(i + 16)));
-                    }
+                    $next
                     _mm256_storeu_ps(out.add(i + 8), exp.end(second));
                     if $add {
                         add!(sums[1], i + 8 - lag);
@@ -200,17 +198,17 @@ pub(super) unsafe fn exp_sum(
             }
             // The sum runs behind: widening what comes from memory is cheaper than what is in registers.
             while i < lag.min(last) {
-                vector!(add: false, next: true);
+                vector!(add: false, next: { first = exp.begin(_mm256_loadu_ps(x.add(i + 16))) });
                 i += 16;
             }
             while i < last {
-                vector!(add: true, next: true);
+                vector!(add: true, next: { first = exp.begin(_mm256_loadu_ps(x.add(i + 16))) });
                 i += 16;
             }
             if lag < whole {
-                vector!(add: true, next: false);
+                vector!(add: true, next: {});
             } else {
-                vector!(add: false, next: false);
+                vector!(add: false, next: {});
             }
             for i in (whole - lag..whole).step_by(16) {
                 add!(sums[0], i);
