@@ -145,6 +145,13 @@ pub trait Element: Copy + Send + Sync + 'static {
         len: usize,
         follow: bool,
     ) -> bool;
+    unsafe fn exponentials<S: Simd, const KEPT: bool>(
+        s: S,
+        x: *const Self::T,
+        n: usize,
+        magic: Self::V<S>,
+        out: *mut Self::T,
+    ) -> bool;
     unsafe fn bare_exp_sum<S: Simd>(
         s: S,
         x: *const Self::T,
@@ -217,18 +224,15 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn squared_difference<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>) -> Self::V<S>;
     /// `acc + v`.
     fn accumulate<S: Simd>(s: S, acc: Acc<S>, v: Self::V<S>) -> Acc<S>;
-    /// [`Simd::exp_sum`]; `f64` has none.
-    #[inline(always)]
+    /// [`Simd::exp_sum`] or [`Simd::exp_sum_compensated`].
     unsafe fn exp_sum<S: Simd>(
-        _s: S,
-        _x: *const Self::T,
-        _n: usize,
-        _magic: Self::T,
-        _out: *mut Self::T,
-        _ahead: isize,
-    ) -> Option<Acc<S>> {
-        None
-    }
+        s: S,
+        x: *const Self::T,
+        n: usize,
+        magic: Self::T,
+        out: *mut Self::T,
+        ahead: isize,
+    ) -> Option<Acc<S>>;
     /// The vector at `p` as an accumulator.
     unsafe fn widened_from<S: Simd>(s: S, p: *const Self::T) -> Acc<S>;
     /// `acc + v` for the vector at `p`.
@@ -519,6 +523,17 @@ macro_rules! forward {
         ) -> bool {
             // SAFETY: the caller's promise.
             unsafe { s.columns_to_rows(tile, rows, step, len, follow) }
+        }
+        #[inline(always)]
+        unsafe fn exponentials<S: Simd, const KEPT: bool>(
+            s: S,
+            x: *const $t,
+            n: usize,
+            magic: Self::V<S>,
+            out: *mut $t,
+        ) -> bool {
+            // SAFETY: the caller's promise.
+            unsafe { Lanes::<$t>::exponentials::<KEPT>(s, x, n, magic, out) }
         }
         #[inline(always)]
         unsafe fn bare_exp_sum<S: Simd>(
@@ -879,6 +894,18 @@ impl Element for Double {
     unsafe fn widened_from<S: Simd>(s: S, p: *const f64) -> Acc<S> {
         // SAFETY: the caller's promise.
         [unsafe { Double::load(s, p) }, Double::splat(s, 0.0)]
+    }
+    #[inline(always)]
+    unsafe fn exp_sum<S: Simd>(
+        s: S,
+        x: *const f64,
+        n: usize,
+        magic: f64,
+        out: *mut f64,
+        ahead: isize,
+    ) -> Option<Acc<S>> {
+        // SAFETY: the caller's promise.
+        unsafe { s.exp_sum_compensated(x, n, magic, out, ahead) }
     }
     #[inline(always)]
     unsafe fn accumulate_from<S: Simd>(s: S, acc: Acc<S>, p: *const f64) -> Acc<S> {

@@ -873,6 +873,8 @@ unsafe fn to_columns<E: Element, S: Simd, const WHOLE: bool>(
     left: usize,
     tile: *mut E::T,
 ) {
+    // (Unknown to the compiler, which would find the rows' places before it is known whether they are needed.)
+    let n = std::hint::black_box(n);
     let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];
     for (lane, v) in block.iter_mut().enumerate().take(E::WIDTH) {
         let row = rows.wrapping_offset(step * lane.min(n - 1) as isize);
@@ -1001,6 +1003,8 @@ pub(crate) unsafe fn unstage<E: Element, S: Simd>(
             if n == width && unsafe { E::columns_to_rows(s, tile, rows, step, len, dense) } {
                 continue;
             }
+            // (As in `to_columns`.)
+            let n = std::hint::black_box(n);
             for c in (0..len).step_by(width) {
                 let left = (len - c).min(width);
                 let mut block = [E::splat(s, E::ZERO); MAX_WIDTH];

@@ -166,6 +166,20 @@ pub trait Lanes<T: Copy>: Copy {
             }
         }
     }
+    /// Writes [`exp_scaled`](crate::math::exp_scaled) of `n` elements, whole vectors, to `out`, which may be `x`. With `KEPT` no
+    /// element is so small that its exponential is cut off. False, and nothing done, where the level has no way of its own.
+    /// # Safety
+    /// `x` is valid for reading and `out` for writing `n` elements.
+    #[inline(always)]
+    unsafe fn exponentials<const KEPT: bool>(
+        self,
+        _x: *const T,
+        _n: usize,
+        _magic: Self::V,
+        _out: *mut T,
+    ) -> bool {
+        false
+    }
     /// The sum of the exponentials of `n` elements of moderate size, as a yardstick, where the level has a way of its own.
     /// Asks for the cache line `ahead` of each vector.
     /// # Safety
@@ -222,6 +236,20 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
         _n: usize,
         _magic: f32,
         _out: *mut f32,
+        _ahead: isize,
+    ) -> Option<[<Self as Lanes<f64>>::V; 2]> {
+        None
+    }
+    /// The same of `f64`, with what the sum lacks.
+    /// # Safety
+    /// As for [`Simd::exp_sum`].
+    #[inline(always)]
+    unsafe fn exp_sum_compensated(
+        self,
+        _x: *const f64,
+        _n: usize,
+        _magic: f64,
+        _out: *mut f64,
         _ahead: isize,
     ) -> Option<[<Self as Lanes<f64>>::V; 2]> {
         None

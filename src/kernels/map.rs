@@ -11,6 +11,9 @@ use crate::simd::{Simd, Task, VECTOR_BYTES, prefetch};
 
 /// A function of the index along a row.
 pub(crate) trait Map<E: Element> {
+    /// Whether a last, partial vector is better computed with elements of the one before it, and before all others: where
+    /// that does not cost the loop the registers it needs.
+    const OVERLAPS: bool = true;
     /// The values at `i..i + n`, `n <= WIDTH`.
     ///
     /// # Safety
@@ -106,11 +109,21 @@ pub(crate) unsafe fn write_row_but<E: Element, S: Simd, M: Map<E>>(
             i += E::WIDTH;
         }
     } else {
+        // The last vector has some elements of the one before it again. An operand may be the memory that is written, so
+        // that it is computed first.
+        let overlap = M::OVERLAPS && len > E::WIDTH && !len.is_multiple_of(E::WIDTH);
+        // SAFETY: in range.
+        let last = if overlap { Some(unsafe { map.at(s, len - E::WIDTH, E::WIDTH) }) } else { None };
         while i + E::WIDTH <= len {
             prefetch(out.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
             // SAFETY: in range.
             unsafe { E::store(s, map.at(s, i, E::WIDTH), out.add(i)) };
             i += E::WIDTH;
+        }
+        if let Some(last) = last {
+            // SAFETY: in range.
+            unsafe { E::store(s, last, out.add(len - E::WIDTH)) };
+            i = len;
         }
     }
     let streamed = i;
@@ -253,6 +266,7 @@ impl<E: Element> Exponentials<E> {
 }
 
 impl<E: Element> Map<E> for Exponentials<E> {
+    const OVERLAPS: bool = false;
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.

@@ -633,6 +633,29 @@ unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
     unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) }
 }
 
+/// Writes [`exp_scaled`] of `n` elements, whole vectors, to `out`, which may be `x`. With `KEPT` none is so small that its
+/// exponential is cut off.
+///
+/// # Safety
+/// `x` is valid for reading and `out` for writing `n` elements.
+#[inline(always)]
+unsafe fn exponentials<E: Element, S: Simd, const KEPT: bool>(
+    s: S,
+    x: *const E::T,
+    n: usize,
+    magic: E::V<S>,
+    out: *mut E::T,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !E::exponentials::<S, KEPT>(s, x, n, magic, out) {
+            for i in (0..n).step_by(E::WIDTH) {
+                E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), out.add(i));
+            }
+        }
+    }
+}
+
 /// The reference of rows with these maxima; a lower bound stands in for -inf and NaN.
 #[inline(always)]
 pub(crate) fn reference<E: Element, S: Simd>(s: S, max: E::V<S>) -> E::V<S> {
@@ -1192,10 +1215,8 @@ pub(crate) unsafe fn tile_sum<E: Element, S: Simd>(
             unsafe { E::store(s, exp_tempered::<E, S>(s, E::load(s, x.add(i)), heat, magic), e.add(i)) };
         }
     } else {
-        for i in (0..len * E::WIDTH).step_by(E::WIDTH) {
-            // SAFETY: `i + WIDTH <= len * WIDTH`.
-            unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), e.add(i)) };
-        }
+        // SAFETY: the caller's promise.
+        unsafe { exponentials::<E, S, false>(s, x, len * E::WIDTH, magic, e) };
     }
     // SAFETY: the caller's promise.
     let sum = unsafe { if len <= NEAR { tree::<E, S>(s, e, len) } else { lane_sum::<E, S>(s, e, len) } };
@@ -1244,14 +1265,26 @@ pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(
     sums: &mut [MaybeUninit<Acc<S>>; MAX_GROUPS],
 ) -> bool {
     let elements = dense.groups * dense.len * E::WIDTH;
-    // Four chains: one would wait for itself.
-    let (mut max, mut min) = ([E::splat(s, E::NEG_INF); 4], [E::splat(s, E::MAX); 4]);
-    for (j, i) in (0..elements).step_by(E::WIDTH).enumerate() {
-        // SAFETY: `i + WIDTH <= elements`.
-        let x = unsafe { E::load(s, dense.x.add(i)) };
-        (max[j & 3], min[j & 3]) = (E::max(s, x, max[j & 3]), E::min(s, x, min[j & 3]));
+    // Two chains: one would wait for itself.
+    const CHAINS: usize = 2;
+    let (mut max, mut min) = ([E::splat(s, E::NEG_INF); CHAINS], [E::splat(s, E::MAX); CHAINS]);
+    let mut i = 0;
+    macro_rules! vector {
+        ($j:expr) => {
+            // SAFETY: `i + WIDTH <= elements`.
+            let x = unsafe { E::load(s, dense.x.add(i)) };
+            (max[$j], min[$j]) = (E::max(s, x, max[$j]), E::min(s, x, min[$j]));
+            i += E::WIDTH;
+        };
     }
-    for i in 1..4 {
+    while i + CHAINS * E::WIDTH <= elements {
+        vector!(0);
+        vector!(1);
+    }
+    while i < elements {
+        vector!(0);
+    }
+    for i in 1..CHAINS {
         (max[0], min[0]) = (E::max(s, max[0], max[i]), E::min(s, min[0], min[i]));
     }
     let top = E::splat(s, reduce_max::<E, S>(s, max[0]));
@@ -1263,10 +1296,8 @@ pub(crate) unsafe fn dense_sums<E: Element, S: Simd>(
         return false;
     }
     let magic = magic::<E, S>(s, reference::<E, S>(s, top));
-    for i in (0..elements).step_by(E::WIDTH) {
-        // SAFETY: as above.
-        unsafe { E::store(s, exp_scaled::<E, S>(s, E::load(s, dense.x.add(i)), magic), dense.e.add(i)) };
-    }
+    // SAFETY: the caller's promise. No term is cut off.
+    unsafe { exponentials::<E, S, true>(s, dense.x, elements, magic, dense.e) };
     let zero = Double::splat(s, 0.0);
     let mut numbers = 0xff;
     for (g, place) in sums.iter_mut().enumerate().take(dense.groups) {
@@ -1331,6 +1362,8 @@ const NEAR: usize = 64;
 /// As [`tile_sum`].
 #[inline(always)]
 unsafe fn tree<E: Element, S: Simd>(s: S, x: *const E::T, len: usize) -> Acc<S> {
+    // (Unknown to the compiler, which would keep a pointer for each lane and move all of them from tile to tile.)
+    let x = std::hint::black_box(x);
     macro_rules! node {
         ($l:expr) => {{
             // SAFETY: only lanes below `len` are reached.

@@ -359,6 +359,18 @@ impl Lanes<f32> for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn exponentials<const KEPT: bool>(
+        self,
+        x: *const f32,
+        n: usize,
+        magic: [__m256; 2],
+        out: *mut f32,
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { exp_sum::exponentials_single::<KEPT>(self, x, n, magic, out) };
+        true
+    }
+    #[inline(always)]
     unsafe fn bare_exp_sum(self, x: *const f32, n: usize, magic: f32, ahead: isize) -> Option<[__m256; 2]> {
         // SAFETY: the caller's promise.
         Some(unsafe { exp_sum::bare_single(self, x, n, magic, ahead) })
@@ -632,6 +644,18 @@ impl Lanes<f64> for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn exponentials<const KEPT: bool>(
+        self,
+        x: *const f64,
+        n: usize,
+        magic: [__m256d; 2],
+        out: *mut f64,
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { exp_sum::exponentials_double::<KEPT>(self, x, n, magic, out) };
+        true
+    }
+    #[inline(always)]
     unsafe fn bare_exp_sum(self, x: *const f64, n: usize, magic: f64, ahead: isize) -> Option<[__m256d; 2]> {
         // SAFETY: the caller's promise.
         Some(unsafe { exp_sum::bare_double(self, x, n, magic, ahead) })
@@ -859,7 +883,19 @@ impl Simd for Avx2 {
         ahead: isize,
     ) -> Option<[[__m256d; 2]; 2]> {
         // SAFETY: the caller's promise.
-        Some(unsafe { exp_sum::exp_sum(self, x, n, magic, out, ahead) })
+        Some(unsafe { exp_sum::single(self, x, n, magic, out, ahead) })
+    }
+    #[inline(always)]
+    unsafe fn exp_sum_compensated(
+        self,
+        x: *const f64,
+        n: usize,
+        magic: f64,
+        out: *mut f64,
+        ahead: isize,
+    ) -> Option<[[__m256d; 2]; 2]> {
+        // SAFETY: the caller's promise.
+        Some(unsafe { exp_sum::double(self, x, n, magic, out, ahead) })
     }
     #[inline(always)]
     fn narrow(self, v: [[__m256d; 2]; 2]) -> [__m256; 2] {

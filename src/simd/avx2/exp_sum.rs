@@ -53,40 +53,95 @@ struct Exp<V> {
     coefficients: *const V,
 }
 
-/// `t`, `d`, `rest` and `r` of an exponential of `f32`.
-#[derive(Clone, Copy)]
-struct BegunSingle([__m256; 4]);
+/// Exponentials and their sums, a register at a time. What takes a pointer reads or writes a register there, whose
+/// elements the caller vouches for.
+trait Register: Sized {
+    type T: Copy;
+    type V: Copy;
+    type Begun;
+    /// Elements of a register.
+    const LANES: usize;
+    fn new(s: Avx2, magic: Self::V) -> Self;
+    fn splat(s: Avx2, x: Self::T) -> Self::V;
+    unsafe fn load(&self, p: *const Self::T) -> Self::V;
+    /// The first `n` elements, at least one; the others, which are not read, are -inf.
+    unsafe fn load_first(&self, p: *const Self::T, n: usize) -> Self::V;
+    unsafe fn store(&self, v: Self::V, p: *mut Self::T);
+    /// Writes the first `n < LANES` elements.
+    unsafe fn store_first(&self, v: Self::V, p: *mut Self::T, n: usize);
+    /// `x` twice: where each comes from memory, it is an operand of its instruction.
+    fn begin(&self, x: [Self::V; 2]) -> Self::Begun;
+    /// With `KEPT`, the exponential is known not to be cut off.
+    fn end<const KEPT: bool>(&self, begun: Self::Begun) -> Self::V;
+    /// A register of exponentials on top of their sum: of `f32` each half widened, of `f64` the sum and what it lacks.
+    fn add(&self, sum: [__m256d; 2], e: Self::V) -> [__m256d; 2];
+    /// The same of a register in memory.
+    unsafe fn add_from(&self, sum: [__m256d; 2], p: *const Self::T) -> [__m256d; 2];
+}
 
-impl Exp<__m256> {
+impl Register for Exp<__m256> {
+    type T = f32;
+    type V = __m256;
+    /// `t`, `d`, `rest` and `r`.
+    type Begun = [__m256; 4];
+    const LANES: usize = 8;
+
     #[inline(always)]
-    fn new(_: Avx2, magic: f32) -> Self {
-        // SAFETY: the token stands for the instruction set; no memory is accessed.
-        unsafe {
-            Exp {
-                magic: _mm256_set1_ps(magic),
-                cut: _mm256_set1_ps(Single::MAGIC_CUT),
-                log2e: _mm256_set1_ps(Single::LOG2E),
-                ln2_hi: _mm256_set1_ps(-Single::LN2_HI),
-                ln2_lo: _mm256_set1_ps(-Single::LN2_LO),
-                first: _mm256_set1_ps(Single::EXP[0]),
-                // Unknown to the compiler, so that they stay in memory.
-                coefficients: black_box(&raw const SINGLE).cast(),
-            }
+    fn new(s: Avx2, magic: __m256) -> Self {
+        Exp {
+            magic,
+            cut: Self::splat(s, Single::MAGIC_CUT),
+            log2e: Self::splat(s, Single::LOG2E),
+            ln2_hi: Self::splat(s, -Single::LN2_HI),
+            ln2_lo: Self::splat(s, -Single::LN2_LO),
+            first: Self::splat(s, Single::EXP[0]),
+            // Unknown to the compiler, so that they stay in memory.
+            coefficients: black_box(&raw const SINGLE).cast(),
         }
     }
     #[inline(always)]
-    fn begin(&self, x: __m256) -> BegunSingle {
+    fn splat(_: Avx2, x: f32) -> __m256 {
+        // SAFETY: the token stands for the instruction set; no memory is accessed.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(&self, p: *const f32) -> __m256 {
+        // SAFETY: `self` proves the instruction set; the rest is the caller's promise.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(&self, p: *const f32, n: usize) -> __m256 {
+        // SAFETY: as above; lanes whose mask is 0 are not accessed.
+        unsafe {
+            let place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), place);
+            let low = _mm256_set1_ps(f32::NEG_INFINITY);
+            _mm256_blendv_ps(low, _mm256_maskload_ps(p, mask), _mm256_castsi256_ps(mask))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(&self, v: __m256, p: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(&self, v: __m256, p: *mut f32, n: usize) {
+        // SAFETY: as above.
+        unsafe { store_first_of_8(Avx2(()), v, p, n) }
+    }
+    #[inline(always)]
+    fn begin(&self, [x, again]: [__m256; 2]) -> [__m256; 4] {
         // SAFETY: `self` proves the instruction set; no memory is accessed.
         unsafe {
             let t = _mm256_fmadd_ps(x, self.log2e, self.magic);
             let n = _mm256_sub_ps(t, self.magic);
-            let d = _mm256_fmadd_ps(n, self.ln2_hi, x);
+            let d = _mm256_fmadd_ps(n, self.ln2_hi, again);
             let rest = _mm256_mul_ps(n, self.ln2_lo);
-            BegunSingle([t, d, rest, _mm256_add_ps(d, rest)])
+            [t, d, rest, _mm256_add_ps(d, rest)]
         }
     }
     #[inline(always)]
-    fn end(&self, BegunSingle([t, d, rest, r]): BegunSingle) -> __m256 {
+    fn end<const KEPT: bool>(&self, [t, d, rest, r]: [__m256; 4]) -> __m256 {
         // SAFETY: `self` proves the instruction set; the coefficients are 4, and aligned.
         unsafe {
             let mut p = self.first;
@@ -95,8 +150,29 @@ impl Exp<__m256> {
             }
             let w = _mm256_add_ps(d, _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, rest));
             let power = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(t)));
-            let below = _mm256_cmp_ps::<_CMP_LT_OQ>(t, self.cut);
-            _mm256_andnot_ps(below, _mm256_fmadd_ps(w, power, power))
+            let e = _mm256_fmadd_ps(w, power, power);
+            if KEPT { e } else { _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(t, self.cut), e) }
+        }
+    }
+    #[inline(always)]
+    fn add(&self, sum: [__m256d; 2], e: __m256) -> [__m256d; 2] {
+        // SAFETY: as in `begin`.
+        unsafe {
+            [
+                _mm256_add_pd(sum[0], _mm256_cvtps_pd(_mm256_castps256_ps128(e))),
+                _mm256_add_pd(sum[1], _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(e))),
+            ]
+        }
+    }
+    /// (Widening what comes from memory is cheaper than what is in registers.)
+    #[inline(always)]
+    unsafe fn add_from(&self, sum: [__m256d; 2], p: *const f32) -> [__m256d; 2] {
+        // SAFETY: as in `load`.
+        unsafe {
+            [
+                _mm256_add_pd(sum[0], _mm256_cvtps_pd(_mm_loadu_ps(p))),
+                _mm256_add_pd(sum[1], _mm256_cvtps_pd(_mm_loadu_ps(p.add(4)))),
+            ]
         }
     }
 }
@@ -104,59 +180,194 @@ impl Exp<__m256> {
 /// Coefficients that the first part of an exponential of `f64` takes.
 const BEGUN: usize = 4;
 
-/// `t`, `r` and the polynomial so far.
-struct BegunDouble([__m256d; 3]);
+impl Register for Exp<__m256d> {
+    type T = f64;
+    type V = __m256d;
+    /// `t`, `r` and the polynomial so far.
+    type Begun = [__m256d; 3];
+    const LANES: usize = 4;
 
-impl Exp<__m256d> {
     #[inline(always)]
-    fn new(_: Avx2, magic: f64) -> Self {
-        // SAFETY: the token stands for the instruction set; no memory is accessed.
+    fn new(s: Avx2, magic: __m256d) -> Self {
+        Exp {
+            magic,
+            cut: Self::splat(s, Double::MAGIC_CUT),
+            log2e: Self::splat(s, Double::LOG2E),
+            ln2_hi: Self::splat(s, -Double::LN2_HI),
+            ln2_lo: Self::splat(s, -Double::LN2_LO),
+            first: Self::splat(s, Double::EXP[0]),
+            coefficients: black_box(&raw const DOUBLE).cast(),
+        }
+    }
+    #[inline(always)]
+    fn splat(_: Avx2, x: f64) -> __m256d {
+        // SAFETY: as for `f32`, here and below.
+        unsafe { _mm256_set1_pd(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(&self, p: *const f64) -> __m256d {
+        // SAFETY: as for `f32`.
+        unsafe { _mm256_loadu_pd(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(&self, p: *const f64, n: usize) -> __m256d {
+        // SAFETY: as for `f32`.
         unsafe {
-            Exp {
-                magic: _mm256_set1_pd(magic),
-                cut: _mm256_set1_pd(Double::MAGIC_CUT),
-                log2e: _mm256_set1_pd(Double::LOG2E),
-                ln2_hi: _mm256_set1_pd(-Double::LN2_HI),
-                ln2_lo: _mm256_set1_pd(-Double::LN2_LO),
-                first: _mm256_set1_pd(Double::EXP[0]),
-                coefficients: black_box(&raw const DOUBLE).cast(),
+            let mask = _mm256_cmpgt_epi64(_mm256_set1_epi64x(n as i64), _mm256_setr_epi64x(0, 1, 2, 3));
+            let low = _mm256_set1_pd(f64::NEG_INFINITY);
+            _mm256_blendv_pd(low, _mm256_maskload_pd(p, mask), _mm256_castsi256_pd(mask))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(&self, v: __m256d, p: *mut f64) {
+        // SAFETY: as for `f32`.
+        unsafe { _mm256_storeu_pd(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(&self, v: __m256d, p: *mut f64, n: usize) {
+        // SAFETY: as for `f32`; the parts have `n` elements together.
+        unsafe {
+            let (mut p, mut pair) = (p, _mm256_castpd256_pd128(v));
+            if n & 2 != 0 {
+                _mm_storeu_pd(p, pair);
+                (p, pair) = (p.add(2), _mm256_extractf128_pd::<1>(v));
+            }
+            if n & 1 != 0 {
+                _mm_store_sd(p, pair);
             }
         }
     }
     #[inline(always)]
-    fn begin(&self, x: __m256d) -> BegunDouble {
-        // SAFETY: `self` proves the instruction set; the coefficients are 11, and aligned.
+    fn begin(&self, [x, again]: [__m256d; 2]) -> [__m256d; 3] {
+        // SAFETY: as for `f32`; the coefficients are 11.
         unsafe {
             let t = _mm256_fmadd_pd(x, self.log2e, self.magic);
             let n = _mm256_sub_pd(t, self.magic);
-            let r = _mm256_fmadd_pd(n, self.ln2_lo, _mm256_fmadd_pd(n, self.ln2_hi, x));
+            let r = _mm256_fmadd_pd(n, self.ln2_lo, _mm256_fmadd_pd(n, self.ln2_hi, again));
             let mut p = self.first;
             for i in 0..BEGUN {
                 p = _mm256_fmadd_pd(p, r, *self.coefficients.add(i));
             }
-            BegunDouble([t, r, p])
+            [t, r, p]
         }
     }
     #[inline(always)]
-    fn end(&self, BegunDouble([t, r, mut p]): BegunDouble) -> __m256d {
-        // SAFETY: as above.
+    fn end<const KEPT: bool>(&self, [t, r, mut p]: [__m256d; 3]) -> __m256d {
+        // SAFETY: as in `begin`.
         unsafe {
             for i in BEGUN..11 {
                 p = _mm256_fmadd_pd(p, r, *self.coefficients.add(i));
             }
             let power = _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(t)));
-            let below = _mm256_cmp_pd::<_CMP_LT_OQ>(t, self.cut);
-            _mm256_andnot_pd(below, _mm256_mul_pd(p, power))
+            let e = _mm256_mul_pd(p, power);
+            if KEPT { e } else { _mm256_andnot_pd(_mm256_cmp_pd::<_CMP_LT_OQ>(t, self.cut), e) }
         }
+    }
+    #[inline(always)]
+    fn add(&self, [high, low]: [__m256d; 2], e: __m256d) -> [__m256d; 2] {
+        // SAFETY: as for `f32`.
+        unsafe {
+            let sum = _mm256_add_pd(high, e);
+            let t = _mm256_sub_pd(sum, high);
+            let rest = _mm256_sub_pd(high, _mm256_sub_pd(sum, t));
+            [sum, _mm256_add_pd(low, _mm256_add_pd(rest, _mm256_sub_pd(e, t)))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_from(&self, sum: [__m256d; 2], p: *const f64) -> [__m256d; 2] {
+        // SAFETY: the caller's promise.
+        self.add(sum, unsafe { self.load(p) })
     }
 }
 
-/// [`Simd::exp_sum`](super::Simd::exp_sum).
+/// [`Simd::exp_sum`](super::Simd::exp_sum) and [`Simd::exp_sum_compensated`](super::Simd::exp_sum_compensated): the sums of
+/// the lanes of even and of odd registers, as [`Register::add`] has them.
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
-pub(super) unsafe fn exp_sum(
+unsafe fn exp_sum<R: Register>(
+    s: Avx2,
+    x: *const R::T,
+    n: usize,
+    magic: R::T,
+    out: *mut R::T,
+    ahead: isize,
+) -> [[__m256d; 2]; 2] {
+    let exp = R::new(s, R::splat(s, magic));
+    let vector = 2 * R::LANES;
+    let whole = n / vector * vector;
+    // SAFETY: the token stands for the instruction set; all accesses are within `n` elements.
+    unsafe {
+        let mut sums = [[_mm256_setzero_pd(); 2]; 2];
+        if whole > 0 {
+            let again = black_box(x);
+            macro_rules! begin {
+                ($i:expr) => {
+                    exp.begin([exp.load(x.add($i)), exp.load(again.add($i))])
+                };
+            }
+            macro_rules! add {
+                ($h:expr, $i:expr) => {
+                    sums[$h] = exp.add_from(sums[$h], out.add($i + $h * R::LANES).cast_const());
+                };
+            }
+            // The sum runs behind, as in the other levels' loop.
+            let last = whole - vector;
+            let lag = last.min(4 * vector);
+            let mut i = 0;
+            let mut first = begin!(0);
+            while i < lag {
+                prefetch(x.wrapping_add(i).wrapping_offset(ahead));
+                let second = begin!(i + R::LANES);
+                exp.store(exp.end::<false>(first), out.add(i));
+                first = begin!(i + vector);
+                exp.store(exp.end::<false>(second), out.add(i + R::LANES));
+                i += vector;
+            }
+            let second = loop {
+                prefetch(x.wrapping_add(i).wrapping_offset(ahead));
+                let second = begin!(i + R::LANES);
+                exp.store(exp.end::<false>(first), out.add(i));
+                add!(0, i - lag);
+                if i == last {
+                    break second;
+                }
+                first = begin!(i + vector);
+                exp.store(exp.end::<false>(second), out.add(i + R::LANES));
+                add!(1, i - lag);
+                i += vector;
+            };
+            exp.store(exp.end::<false>(second), out.add(last + R::LANES));
+            add!(1, last - lag);
+            for i in (whole - lag..whole).step_by(vector) {
+                add!(0, i);
+                add!(1, i);
+            }
+        }
+        // What is left, a register at a time; lanes without elements would add zero.
+        for (sum, i) in sums.iter_mut().zip([whole, whole + R::LANES]) {
+            if i < n {
+                let x = exp.load_first(x.add(i), n - i);
+                let e = exp.end::<false>(exp.begin([x; 2]));
+                if n - i >= R::LANES {
+                    exp.store(e, out.add(i));
+                } else {
+                    exp.store_first(e, out.add(i), n - i);
+                }
+                *sum = exp.add(*sum, e);
+            }
+        }
+        sums
+    }
+}
+
+/// [`exp_sum`] of `f32`: the lanes of one half and of the other.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn single(
     s: Avx2,
     x: *const f32,
     n: usize,
@@ -164,76 +375,83 @@ pub(super) unsafe fn exp_sum(
     out: *mut f32,
     ahead: isize,
 ) -> [[__m256d; 2]; 2] {
-    let exp = Exp::<__m256>::new(s, magic);
-    let whole = n / 16 * 16;
-    // SAFETY: the token stands for the instruction set; all accesses are within `n` elements.
+    // SAFETY: the caller's promise.
+    unsafe { exp_sum::<Exp<__m256>>(s, x, n, magic, out, ahead) }
+}
+
+/// [`exp_sum`] of `f64`: the sums of the lanes, and what they lack.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn double(
+    s: Avx2,
+    x: *const f64,
+    n: usize,
+    magic: f64,
+    out: *mut f64,
+    ahead: isize,
+) -> [[__m256d; 2]; 2] {
+    // SAFETY: the caller's promise.
+    let [even, odd] = unsafe { exp_sum::<Exp<__m256d>>(s, x, n, magic, out, ahead) };
+    [[even[0], odd[0]], [even[1], odd[1]]]
+}
+
+/// [`Lanes::exponentials`](super::Lanes::exponentials).
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn exponentials<R: Register, const KEPT: bool>(
+    s: Avx2,
+    x: *const R::T,
+    n: usize,
+    magic: [R::V; 2],
+    out: *mut R::T,
+) {
+    let exp = [R::new(s, magic[0]), R::new(s, magic[1])];
+    let again = black_box(x);
+    // SAFETY: all accesses are within `n` elements, whole vectors.
     unsafe {
-        let mut sums = [[_mm256_setzero_pd(); 2]; 2];
-        if whole > 0 {
-            macro_rules! add {
-                ($sum:expr, $i:expr) => {
-                    let e = out.add($i).cast_const();
-                    $sum[0] = _mm256_add_pd($sum[0], _mm256_cvtps_pd(_mm_loadu_ps(e)));
-                    $sum[1] = _mm256_add_pd($sum[1], _mm256_cvtps_pd(_mm_loadu_ps(e.add(4))));
-                };
-            }
-            let mut first = exp.begin(_mm256_loadu_ps(x));
-            let mut i = 0;
-            // (`LAG` vectors of the other levels' loop.)
-            let (lag, last) = (whole.min(4 * 16), whole - 16);
-            macro_rules! vector {
-                (add: $add:expr, next: $next:block) => {
-                    prefetch(x.wrapping_add(i).wrapping_offset(ahead));
-                    let second = exp.begin(_mm256_loadu_ps(x.add(i + 8)));
-                    _mm256_storeu_ps(out.add(i), exp.end(first));
-                    if $add {
-                        add!(sums[0], i - lag);
-                    }
-                    $next
-                    _mm256_storeu_ps(out.add(i + 8), exp.end(second));
-                    if $add {
-                        add!(sums[1], i + 8 - lag);
-                    }
-                };
-            }
-            // The sum runs behind: widening what comes from memory is cheaper than what is in registers.
-            while i < lag.min(last) {
-                vector!(add: false, next: { first = exp.begin(_mm256_loadu_ps(x.add(i + 16))) });
-                i += 16;
-            }
-            while i < last {
-                vector!(add: true, next: { first = exp.begin(_mm256_loadu_ps(x.add(i + 16))) });
-                i += 16;
-            }
-            if lag < whole {
-                vector!(add: true, next: {});
-            } else {
-                vector!(add: false, next: {});
-            }
-            for i in (whole - lag..whole).step_by(16) {
-                add!(sums[0], i);
-                add!(sums[1], i + 8);
+        for i in (0..n).step_by(2 * R::LANES) {
+            for (i, exp) in [(i, &exp[0]), (i + R::LANES, &exp[1])] {
+                let e = exp.end::<KEPT>(exp.begin([exp.load(x.add(i)), exp.load(again.add(i))]));
+                exp.store(e, out.add(i));
             }
         }
-        // What is left, a register at a time; lanes without elements would add zero.
-        for (sum, i) in sums.iter_mut().zip([whole, whole + 8]) {
-            if i < n {
-                let place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-                let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((n - i) as i32), place);
-                let low = _mm256_set1_ps(f32::NEG_INFINITY);
-                let x = _mm256_maskload_ps(x.add(i), mask);
-                let e = exp.end(exp.begin(_mm256_blendv_ps(low, x, _mm256_castsi256_ps(mask))));
-                if n - i >= 8 {
-                    _mm256_storeu_ps(out.add(i), e);
-                } else {
-                    store_first_of_8(s, e, out.add(i), n - i);
-                }
-                sum[0] = _mm256_add_pd(sum[0], _mm256_cvtps_pd(_mm256_castps256_ps128(e)));
-                sum[1] = _mm256_add_pd(sum[1], _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(e)));
-            }
-        }
-        sums
     }
+}
+
+/// [`exponentials`] of `f32`.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn exponentials_single<const KEPT: bool>(
+    s: Avx2,
+    x: *const f32,
+    n: usize,
+    magic: [__m256; 2],
+    out: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { exponentials::<Exp<__m256>, KEPT>(s, x, n, magic, out) }
+}
+
+/// [`exponentials`] of `f64`.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn exponentials_double<const KEPT: bool>(
+    s: Avx2,
+    x: *const f64,
+    n: usize,
+    magic: [__m256d; 2],
+    out: *mut f64,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { exponentials::<Exp<__m256d>, KEPT>(s, x, n, magic, out) }
 }
 
 /// [`Lanes::bare_exp_sum`](super::Lanes::bare_exp_sum) of `f32`.
@@ -242,15 +460,17 @@ pub(super) unsafe fn exp_sum(
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn bare_single(s: Avx2, x: *const f32, n: usize, magic: f32, ahead: isize) -> [__m256; 2] {
-    let exp = Exp::<__m256>::new(s, magic);
+    let again = black_box(x);
     // SAFETY: the token stands for the instruction set; all loads are within `n` elements, whole pairs of vectors.
     unsafe {
+        let exp = Exp::<__m256>::new(s, _mm256_set1_ps(magic));
         let mut sums = [_mm256_setzero_ps(); 4];
         for i in (0..n).step_by(32) {
             prefetch(x.wrapping_add(i).wrapping_offset(ahead));
             prefetch(x.wrapping_add(i + 16).wrapping_offset(ahead));
             for (j, sum) in sums.iter_mut().enumerate() {
-                *sum = _mm256_add_ps(*sum, exp.end(exp.begin(_mm256_loadu_ps(x.add(i + 8 * j)))));
+                let x = [_mm256_loadu_ps(x.add(i + 8 * j)), _mm256_loadu_ps(again.add(i + 8 * j))];
+                *sum = _mm256_add_ps(*sum, exp.end::<false>(exp.begin(x)));
                 // Whatever is in memory may change here: coefficients stay there.
                 asm!("", options(nostack, preserves_flags));
             }
@@ -266,22 +486,28 @@ pub(super) unsafe fn bare_single(s: Avx2, x: *const f32, n: usize, magic: f32, a
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn bare_double(s: Avx2, x: *const f64, n: usize, magic: f64, ahead: isize) -> [__m256d; 2] {
-    let exp = Exp::<__m256d>::new(s, magic);
+    let again = black_box(x);
     // SAFETY: as above.
     unsafe {
+        let exp = Exp::<__m256d>::new(s, _mm256_set1_pd(magic));
         let mut sums = [_mm256_setzero_pd(); 4];
         if n == 0 {
             return [sums[0], sums[1]];
         }
-        let mut begun = exp.begin(_mm256_loadu_pd(x));
+        macro_rules! begin {
+            ($i:expr) => {
+                exp.begin([_mm256_loadu_pd(x.add($i)), _mm256_loadu_pd(again.add($i))])
+            };
+        }
+        let mut begun = begin!(0);
         for i in (0..n).step_by(16) {
             prefetch(x.wrapping_add(i).wrapping_offset(ahead));
             prefetch(x.wrapping_add(i + 8).wrapping_offset(ahead));
             for (j, sum) in sums.iter_mut().enumerate() {
                 // (The last register begins an exponential that nobody ends.)
                 let next = i + 4 * (j + 1);
-                let next = exp.begin(_mm256_loadu_pd(x.add(if j < 3 || next < n { next } else { i })));
-                *sum = _mm256_add_pd(*sum, exp.end(begun));
+                let next = begin!(if j < 3 || next < n { next } else { i });
+                *sum = _mm256_add_pd(*sum, exp.end::<false>(begun));
                 begun = next;
                 asm!("", options(nostack, preserves_flags));
             }
