@@ -26,7 +26,7 @@ use crate::halves::{self, Half};
 use crate::kernels::temperature::{Temperature, exp_tempered, heat};
 use crate::lines::{Band, Dense, GROUP, MAX_GROUPS, Rows};
 use crate::math::{exp_begin, exp_end, exp_scaled, log_ratio, magic};
-use crate::simd::{Simd, Task, prefetch};
+use crate::simd::{Simd, Task, opaque, prefetch};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
@@ -1363,7 +1363,7 @@ const NEAR: usize = 64;
 #[inline(always)]
 unsafe fn tree<E: Element, S: Simd>(s: S, x: *const E::T, len: usize) -> Acc<S> {
     // (Unknown to the compiler, which would keep a pointer for each lane and move all of them from tile to tile.)
-    let x = std::hint::black_box(x);
+    let x = opaque(x);
     macro_rules! node {
         ($l:expr) => {{
             // SAFETY: only lanes below `len` are reached.

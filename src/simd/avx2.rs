@@ -1,7 +1,7 @@
 //! AVX2, FMA and F16C: a logical vector is two registers.
 #![expect(unsafe_code, reason = "intrinsics; the token proves the instruction set")]
 
-use super::{Lanes, Simd, Task, map_each};
+use super::{Lanes, Simd, Task, map_each, opaque};
 use core::arch::x86_64::*;
 
 mod exp_sum;
@@ -270,10 +270,11 @@ impl Lanes<f32> for Avx2 {
         if len.next_multiple_of(4) > readable {
             return false;
         }
-        // (Four rows and four distances, so that a load needs no arithmetic for its address.)
+        // (Four rows, unknown to the compiler, and four distances, so that a load needs no arithmetic for its address.)
         let some = map_each([0, 4, 8, 12], |i| rows.wrapping_offset(i * step));
+        let places = map_each([0, 1, 2, 3], |i| i * step);
         for c in (0..len).step_by(4) {
-            let places = map_each([0, 1, 2, 3], |i| i * step + c as isize);
+            let some = map_each([0, 1, 2, 3], |i: usize| opaque(some[i].wrapping_add(c)));
             for half in 0..2 {
                 let mut two = [isa!(_mm256_setzero_ps()); 4];
                 for (two, place) in two.iter_mut().zip(places) {
@@ -305,8 +306,9 @@ impl Lanes<f32> for Avx2 {
         }
         // What a row writes into the next one is written again: its last elements come first, and rows in their order.
         let some = map_each([0, 4, 8, 12], |i| rows.wrapping_offset(i * step));
+        let places = map_each([0, 1, 2, 3], |i| i * step);
         for c in (0..len).step_by(4).rev() {
-            let places = map_each([0, 1, 2, 3], |i| i * step + c as isize);
+            let some = map_each([0, 1, 2, 3], |i: usize| opaque(some[i].wrapping_add(c)).cast_mut());
             for half in 0..2 {
                 let mut columns = [isa!(_mm256_setzero_ps()); 4];
                 for (j, column) in (c..).zip(&mut columns) {
@@ -596,10 +598,11 @@ impl Lanes<f64> for Avx2 {
             return false;
         }
         // (In this order, as for `f32`.)
-        let some = map_each([0, 4], |i| rows.wrapping_offset(i * step));
+        let some = [rows, rows.wrapping_offset(4 * step)];
+        let places = map_each([0, 1, 2, 3], |i| i * step);
         for c in (0..len).step_by(2).rev() {
-            let places = map_each([0, 1, 2, 3], |i| i * step + c as isize);
             for (half, row) in some.into_iter().enumerate() {
+                let row = opaque(row.wrapping_add(c)).cast_mut();
                 let row = map_each(places, |place| row.wrapping_offset(place));
                 // SAFETY: the caller's promise: what is beyond a row's end is in the next row, but in the last one; and a
                 // tile has whole vectors of classes.

@@ -5,7 +5,7 @@
 use super::{Lanes, Level, Simd, Task, VECTOR_BYTES, WORDS};
 use crate::exact::add_pairs;
 use crate::float::{Double, Element, Single};
-use crate::math::exp_scaled;
+use crate::math::{exp_scaled, magic};
 use std::fmt::Debug;
 
 /// Runs a task at a level without touching the level of the process.
@@ -71,7 +71,10 @@ at_every_level! {
     scaled_rows_f64: |s| { scaled_rows::<f64, S>(s) }
     row_sums_f32: |s| { sums_of_rows(s) }
     row_sums_f64: |s| { compensated_sums_of_rows(s) }
-    exponentials_and_their_sum: |s| { exp_sum(s) }
+    exponentials_and_their_sum_f32: |s| { exp_sum::<Single, S>(s) }
+    exponentials_and_their_sum_f64: |s| { exp_sum::<Double, S>(s) }
+    exponentials_f32: |s| { exponentials::<Single, S>(s) }
+    exponentials_f64: |s| { exponentials::<Double, S>(s) }
     bare_exponentials_f32: |s| { bare_exp_sum::<Single, S>(s) }
     bare_exponentials_f64: |s| { bare_exp_sum::<Double, S>(s) }
     widen_first_lanes: |s| { widen_first(s) }
@@ -482,45 +485,50 @@ fn compensated_sums_of_rows<S: Simd>(s: S) {
     }
 }
 
+/// A row of `n` logits: ordinary ones; some of them infinite; far below what is kept, or special. `kind` says which.
+fn logits<E: Element>(random: &mut Random, n: usize, kind: u64) -> Vec<E::T> {
+    // What is kept reaches eight times as far.
+    let far = if E::COMPENSATED { 8.0 } else { 1.0 };
+    let special = [f64::NEG_INFINITY, f64::INFINITY, f64::NAN, -f64::NAN, -1e30, 0.0];
+    let mut number = || {
+        let unit = (random.bits() >> 11) as f64 / (1u64 << 53) as f64;
+        match (kind, random.below(20)) {
+            (0, _) => 20.0 * unit - 10.0,
+            (1, 0) | (2, 1..) => far * (400.0 * unit - 395.0),
+            (1, _) => f64::NEG_INFINITY,
+            _ => special[random.below(6) as usize],
+        }
+    };
+    (0..n).map(|_| E::from_f64(number())).collect()
+}
+
 /// `exp_sum` gives, to the bit, what one vector after the other does; of NaN, NaN.
 #[inline(always)]
-fn exp_sum<S: Simd>(s: S) {
+fn exp_sum<E: Element<T: Number>, S: Simd>(s: S) {
     let mut random = Random(31);
     for n in (0..130).chain([512, 1000, 1024]).cycle().take(4 * 133) {
-        // A third of the rows are ordinary; the others reach far below what is kept, and have infinities or NaN.
         let kind = random.below(3);
-        let mut x: Vec<f32> = (0..n)
-            .map(|_| {
-                let unit = (random.bits() >> 40) as f32 / (1 << 24) as f32;
-                let special = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, -f32::NAN, -1e30, 0.0];
-                match (kind, random.below(20)) {
-                    (0, _) => 20.0 * unit - 10.0,
-                    (1, 0) | (2, 1..) => 400.0 * unit - 395.0,
-                    (1, _) => f32::NEG_INFINITY,
-                    _ => special[random.below(6) as usize],
-                }
-            })
-            .collect();
-        let reference = (random.below(100) as f32) - 90.0;
-        let magic = Single::MAGIC - reference;
-        let mut expected = vec![0.0f32; n];
+        let mut x = logits::<E>(&mut random, n, kind);
+        let reference = E::from_f64(random.below(100) as f64 - 90.0);
+        let magic = E::MAGIC - reference;
+        let mut expected = vec![E::ZERO; n];
         let mut sum = [Lanes::<f64>::splat(s, 0.0); 2];
-        for i in (0..n).step_by(16) {
-            let some = (n - i).min(16);
+        for i in (0..n).step_by(E::WIDTH) {
+            let some = (n - i).min(E::WIDTH);
             // SAFETY: there are `n` elements.
             let e = unsafe {
-                let v = s.load_first(x.as_ptr().add(i), some, f32::NEG_INFINITY);
-                let e = exp_scaled::<Single, S>(s, v, Single::splat(s, magic));
-                s.store_first(e, expected.as_mut_ptr().add(i), some);
+                let v = E::load_first(s, x.as_ptr().add(i), some, E::NEG_INF);
+                let e = exp_scaled::<E, S>(s, v, E::splat(s, magic));
+                E::store_first(s, e, expected.as_mut_ptr().add(i), some);
                 e
             };
-            sum = Single::accumulate(s, sum, e);
+            sum = E::accumulate(s, sum, e);
         }
         for in_place in [false, true] {
-            let mut out = vec![0.0f32; n];
+            let mut out = vec![E::ZERO; n];
             let target = if in_place { x.as_mut_ptr() } else { out.as_mut_ptr() };
             // SAFETY: `n` elements.
-            let got = unsafe { s.exp_sum(x.as_ptr(), n, magic, target, 4096) };
+            let got = unsafe { E::exp_sum(s, x.as_ptr(), n, magic, target, 4096) };
             assert_eq!(got.is_some(), has_row_functions::<S>());
             let Some(got) = got else { break };
             let e = if in_place { &x } else { &out };
@@ -528,6 +536,50 @@ fn exp_sum<S: Simd>(s: S) {
             for half in 0..2 {
                 expect(&numbers::<f64, S>(s, got[half]), &[&numbers(s, sum[half])], |x| x[0]);
             }
+        }
+    }
+}
+
+/// `exponentials` gives, to the bit, what `exp_scaled` does, with a reference for each lane; of NaN, NaN.
+#[inline(always)]
+fn exponentials<E: Element<T: Number>, S: Simd>(s: S) {
+    let mut random = Random(33);
+    for vectors in (0..12).cycle().take(300) {
+        let (kind, n) = (random.below(3), vectors * E::WIDTH);
+        let mut x = logits::<E>(&mut random, n, kind);
+        let references: Vec<E::T> =
+            (0..E::WIDTH).map(|_| E::from_f64(random.below(100) as f64 - 90.0)).collect();
+        // SAFETY: the references are a vector.
+        let magic = magic::<E, S>(s, unsafe { E::load(s, references.as_ptr()) });
+        if kind == 0 {
+            // Nothing is cut off; NaN stays NaN.
+            (0..n).step_by(7).for_each(|i| x[i] = E::NAN);
+        }
+        let mut expected = vec![E::ZERO; n];
+        for i in (0..n).step_by(E::WIDTH) {
+            // SAFETY: there are `n` elements.
+            unsafe {
+                let e = exp_scaled::<E, S>(s, E::load(s, x.as_ptr().add(i)), magic);
+                E::store(s, e, expected.as_mut_ptr().add(i));
+            }
+        }
+        let check = |f: &mut dyn FnMut(*const E::T, *mut E::T) -> bool| {
+            for in_place in [false, true] {
+                let (mut x, mut out) = (x.clone(), vec![E::ZERO; n]);
+                let target = if in_place { x.as_mut_ptr() } else { out.as_mut_ptr() };
+                let own = f(x.as_ptr(), target);
+                assert_eq!(own, has_row_functions::<S>());
+                let e = if in_place { &x } else { &out };
+                if own {
+                    expect(e, &[&expected], |x| x[0]);
+                }
+            }
+        };
+        // SAFETY: `n` elements, whole vectors.
+        check(&mut |x, out| unsafe { E::exponentials::<S, false>(s, x, n, magic, out) });
+        if kind == 0 {
+            // SAFETY: as above.
+            check(&mut |x, out| unsafe { E::exponentials::<S, true>(s, x, n, magic, out) });
         }
     }
 }
@@ -702,30 +754,37 @@ fn masked_lanes_are_not_accessed() {
         fn run<S: Simd>(self, s: S) {
             edge::<f32, S>(s, self.0);
             edge::<f64, S>(s, self.0);
-            edge_of_rows(s, self.0);
+            edge_of_rows::<Single, S>(s, self.0);
+            edge_of_rows::<Double, S>(s, self.0);
         }
     }
     /// Also in place, and with results behind which nothing may be written.
     #[inline(always)]
-    fn edge_of_rows<S: Simd>(s: S, end: *mut u8) {
+    fn edge_of_rows<E: Element<T: Number>, S: Simd>(s: S, end: *mut u8) {
         for n in 0..=130 {
-            let mut out = [7.0f32; 131];
+            let guard = E::T::integer(7);
+            let mut out = vec![guard; n + 1];
             // SAFETY: as below.
             unsafe {
-                let p = end.cast::<f32>().sub(n);
+                let p = end.cast::<E::T>().sub(n);
                 p.write_bytes(0, n);
-                let _ = s.exp_sum(p, n, Single::MAGIC, out.as_mut_ptr(), 0);
-                assert!(out[n..].iter().all(|&v| v == 7.0));
-                let _ = s.exp_sum(p, n, Single::MAGIC, p, 0);
+                let _ = E::exp_sum(s, p, n, E::MAGIC, out.as_mut_ptr(), 0);
+                assert!(out[n] == guard);
+                let _ = E::exp_sum(s, p, n, E::MAGIC, p, 0);
+                if n.is_multiple_of(E::WIDTH) {
+                    let magic = E::splat(s, E::MAGIC);
+                    let _ = E::exponentials::<S, false>(s, p, n, magic, out.as_mut_ptr());
+                    assert!(out[n] == guard);
+                    let _ = E::exponentials::<S, true>(s, p, n, magic, p);
+                }
             }
         }
-        for n in (0..256).step_by(32) {
-            // SAFETY: as below; whole pairs of vectors of either type.
+        for n in (0..256).step_by(2 * E::WIDTH) {
+            // SAFETY: as below; whole pairs of vectors.
             unsafe {
-                let (single, double) = (end.cast::<f32>().sub(n), end.cast::<f64>().sub(n));
-                double.write_bytes(0, n);
-                let _ = Single::bare_exp_sum(s, single, n, Single::MAGIC, 0);
-                let _ = Double::bare_exp_sum(s, double, n, Double::MAGIC, 0);
+                let p = end.cast::<E::T>().sub(n);
+                p.write_bytes(0, n);
+                let _ = E::bare_exp_sum(s, p, n, E::MAGIC, 0);
             }
         }
     }

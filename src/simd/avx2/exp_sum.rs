@@ -7,9 +7,8 @@
 
 use super::{Avx2, store_first_of_8};
 use crate::float::{Double, Element, Single};
-use crate::simd::prefetch;
+use crate::simd::{opaque, prefetch};
 use core::arch::{asm, x86_64::*};
-use core::hint::black_box;
 
 /// Numbers, each in all lanes of a register.
 #[repr(C, align(32))]
@@ -43,6 +42,7 @@ static DOUBLE: Table<f64, 4, 11> = table([
 
 /// What an exponential needs, in registers but for the coefficients. The operations are those of
 /// [`exp_scaled`](crate::math::exp_scaled), in its order.
+#[derive(Clone, Copy)]
 struct Exp<V> {
     magic: V,
     cut: V,
@@ -55,13 +55,14 @@ struct Exp<V> {
 
 /// Exponentials and their sums, a register at a time. What takes a pointer reads or writes a register there, whose
 /// elements the caller vouches for.
-trait Register: Sized {
+trait Register: Copy {
     type T: Copy;
     type V: Copy;
     type Begun;
     /// Elements of a register.
     const LANES: usize;
     fn new(s: Avx2, magic: Self::V) -> Self;
+    fn with_magic(self, magic: Self::V) -> Self;
     fn splat(s: Avx2, x: Self::T) -> Self::V;
     unsafe fn load(&self, p: *const Self::T) -> Self::V;
     /// The first `n` elements, at least one; the others, which are not read, are -inf.
@@ -96,8 +97,12 @@ impl Register for Exp<__m256> {
             ln2_lo: Self::splat(s, -Single::LN2_LO),
             first: Self::splat(s, Single::EXP[0]),
             // Unknown to the compiler, so that they stay in memory.
-            coefficients: black_box(&raw const SINGLE).cast(),
+            coefficients: opaque(&raw const SINGLE).cast(),
         }
+    }
+    #[inline(always)]
+    fn with_magic(self, magic: Self::V) -> Self {
+        Exp { magic, ..self }
     }
     #[inline(always)]
     fn splat(_: Avx2, x: f32) -> __m256 {
@@ -196,8 +201,12 @@ impl Register for Exp<__m256d> {
             ln2_hi: Self::splat(s, -Double::LN2_HI),
             ln2_lo: Self::splat(s, -Double::LN2_LO),
             first: Self::splat(s, Double::EXP[0]),
-            coefficients: black_box(&raw const DOUBLE).cast(),
+            coefficients: opaque(&raw const DOUBLE).cast(),
         }
+    }
+    #[inline(always)]
+    fn with_magic(self, magic: Self::V) -> Self {
+        Exp { magic, ..self }
     }
     #[inline(always)]
     fn splat(_: Avx2, x: f64) -> __m256d {
@@ -301,7 +310,7 @@ unsafe fn exp_sum<R: Register>(
     unsafe {
         let mut sums = [[_mm256_setzero_pd(); 2]; 2];
         if whole > 0 {
-            let again = black_box(x);
+            let again = opaque(x);
             macro_rules! begin {
                 ($i:expr) => {
                     exp.begin([exp.load(x.add($i)), exp.load(again.add($i))])
@@ -409,8 +418,9 @@ unsafe fn exponentials<R: Register, const KEPT: bool>(
     magic: [R::V; 2],
     out: *mut R::T,
 ) {
-    let exp = [R::new(s, magic[0]), R::new(s, magic[1])];
-    let again = black_box(x);
+    let exp = R::new(s, magic[0]);
+    let exp = [exp, exp.with_magic(magic[1])];
+    let again = opaque(x);
     // SAFETY: all accesses are within `n` elements, whole vectors.
     unsafe {
         for i in (0..n).step_by(2 * R::LANES) {
@@ -460,7 +470,7 @@ pub(super) unsafe fn exponentials_double<const KEPT: bool>(
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn bare_single(s: Avx2, x: *const f32, n: usize, magic: f32, ahead: isize) -> [__m256; 2] {
-    let again = black_box(x);
+    let again = opaque(x);
     // SAFETY: the token stands for the instruction set; all loads are within `n` elements, whole pairs of vectors.
     unsafe {
         let exp = Exp::<__m256>::new(s, _mm256_set1_ps(magic));
@@ -486,7 +496,7 @@ pub(super) unsafe fn bare_single(s: Avx2, x: *const f32, n: usize, magic: f32, a
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn bare_double(s: Avx2, x: *const f64, n: usize, magic: f64, ahead: isize) -> [__m256d; 2] {
-    let again = black_box(x);
+    let again = opaque(x);
     // SAFETY: as above.
     unsafe {
         let exp = Exp::<__m256d>::new(s, _mm256_set1_pd(magic));
