@@ -194,7 +194,7 @@ pub trait Lanes<T: Copy>: Copy {
 pub trait Simd: Lanes<f32> + Lanes<f64> {
     /// Whether sums of exponentials gain from a function of their own, and there from [`Simd::exp_sum`] or
     /// [`crate::math::exp_begin`]: where registers are few and the processor waits for results.
-    const PIPELINED: bool;
+    const SUMS_APART: bool;
     /// The 16 lanes as two `f64` vectors, exactly.
     fn widen(self, v: <Self as Lanes<f32>>::V) -> [<Self as Lanes<f64>>::V; 2];
     /// [`Simd::widen`] of the 16 lanes at `p`.

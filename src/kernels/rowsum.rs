@@ -452,10 +452,10 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     out: *mut E::T,
     ahead: isize,
 ) -> Acc<S> {
-    if HOW == PLAIN && S::PIPELINED {
+    if HOW == PLAIN && S::SUMS_APART {
         let magic = first::<E, S>(s, magic);
         // (The caller promises the row and the room for its exponentials.)
-        let lanes = s.call(Pipelined::<E, X> { x, n, magic, out, ahead });
+        let lanes = s.call(SumApart::<E, X> { x, n, magic, out, ahead });
         [load64(s, &lanes, 0), load64(s, &lanes, 8)]
     } else {
         // SAFETY: the caller's promise.
@@ -539,7 +539,7 @@ unsafe fn add_rest<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
 
 /// [`block_sum`] as a function of its own, which has all registers for itself. Gives the lanes of the accumulator. Whoever
 /// makes one promises what [`block_sum`] asks for.
-struct Pipelined<E: Element, X> {
+struct SumApart<E: Element, X> {
     x: X,
     n: usize,
     magic: E::T,
@@ -547,12 +547,12 @@ struct Pipelined<E: Element, X> {
     ahead: isize,
 }
 
-impl<E: Element, X: Source<E>> Task for Pipelined<E, X> {
+impl<E: Element, X: Source<E>> Task for SumApart<E, X> {
     type Out = [f64; 16];
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [f64; 16] {
-        let Pipelined { x, n, magic, out, ahead } = self;
+        let SumApart { x, n, magic, out, ahead } = self;
         let own = match x.plain() {
             // SAFETY: the row and the room for its exponentials have `n` elements.
             Some(x) => unsafe { E::exp_sum(s, x, n, magic, out, ahead) },

@@ -329,7 +329,7 @@ impl Lanes<f64> for Avx512 {
 }
 
 impl Simd for Avx512 {
-    const PIPELINED: bool = false;
+    const SUMS_APART: bool = false;
     #[inline(always)]
     fn widen(self, v: __m512) -> [__m512d; 2] {
         isa!([_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(v))])

@@ -184,7 +184,7 @@ lanes!(f32, 16, 23, fma_f32, round_f32, power_f32);
 lanes!(f64, 8, 52, fma_f64, round_f64, power_f64);
 
 impl Simd for Portable {
-    const PIPELINED: bool = false;
+    const SUMS_APART: bool = false;
     #[inline(always)]
     fn widen(self, v: [f32; 16]) -> [[f64; 8]; 2] {
         let mut out = [[0.0; 8]; 2];
