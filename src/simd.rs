@@ -302,6 +302,7 @@ pub(crate) fn prefetch<T>(p: *const T) {
 
 /// The same pointer, of which the compiler knows nothing: neither what it points to nor that it is the same.
 #[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block, reason = "there is no instruction; other targets have no block")]
 pub(crate) fn opaque<T>(p: *const T) -> *const T {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
