@@ -10,6 +10,7 @@ use crate::kernels::labels::Labels;
 use crate::kernels::log_loss::{LogLosses, LogSum, Quotients, RowQuotients, RowSums, Terms};
 use crate::kernels::map::Write;
 use crate::kernels::total::Total;
+use crate::lines::GROUP;
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
 use crate::simd::dispatch;
@@ -17,6 +18,8 @@ use crate::sums::{Reduction, Sum, Sums};
 
 /// Rows with a label that are worked on together.
 const ROWS: usize = 1024;
+/// Elements that take as long as a row with a label.
+const LINE: usize = 16;
 /// Elements of rows with probabilities that are worked on together, if there is more than one row.
 const ELEMENTS: usize = 16 * 1024;
 
@@ -151,7 +154,12 @@ impl<T: Float> Chunk<T> {
     /// Reads the labels and weights of some rows.
     fn read(&mut self, labels: &Labels, weight: Option<Cycle<T>>, first: usize, n: usize) {
         self.classes.clear();
-        self.classes.extend((first..first + n).map(|row| labels.get(row)));
+        for start in (0..n).step_by(GROUP) {
+            let some = (n - start).min(GROUP);
+            let (classes, counted) = labels.classes(first + start, some);
+            let class = |i: usize| (counted >> i & 1 == 1).then_some(classes[i]);
+            self.classes.extend((0..some).map(class));
+        }
         self.weights.clear();
         match weight {
             None => self.weights.resize(n, T::Ops::ONE),
@@ -253,7 +261,8 @@ pub(crate) unsafe fn log_loss_view<T: Float, S: Store<T>>(
     // What is left to be put to its place, chunk by chunk.
     let mut left: Vec<Option<Chunk<T>>> = (0..chunks).map(|_| None).collect();
     let kept = Shared(left.as_mut_ptr());
-    let elements = if out.is_some() { shape.size() } else { rows };
+    // A row without its gradient is a cache line and a logarithm.
+    let elements = if out.is_some() { shape.size() } else { rows.saturating_mul(LINE) };
     chunked(chunks, elements, &|i| {
         let (first, n) = part(i);
         let mut chunk = Chunk::new();
