@@ -561,6 +561,13 @@ macro_rules! forward {
     };
 }
 
+/// What lies within [`Element::REACH`] of the largest logit is not cut off: half a power of two each for the rounding of
+/// the reference and of the term, and a hundredth for that of products.
+const _: () = {
+    assert!(Single::REACH * Single::LOG2E + 1.01 - Single::OFFSET <= -Single::CUT);
+    assert!(Double::REACH * Double::LOG2E + 1.01 - Double::OFFSET <= -Double::CUT);
+};
+
 impl Element for Single {
     type T = f32;
     const WIDTH: usize = 16;

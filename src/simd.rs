@@ -167,7 +167,7 @@ pub trait Lanes<T: Copy>: Copy {
         }
     }
     /// Writes [`exp_scaled`](crate::math::exp_scaled) of `n` elements, whole vectors, to `out`, which may be `x`. With `KEPT` no
-    /// element is so small that its exponential is cut off. False, and nothing done, where the level has no way of its own.
+    /// element is so small that its exponential is cut off, nor infinite; NaN stays NaN. False, and nothing done, where the level has no way of its own.
     /// # Safety
     /// `x` is valid for reading and `out` for writing `n` elements.
     #[inline(always)]
@@ -192,8 +192,9 @@ pub trait Lanes<T: Copy>: Copy {
 
 /// A level: vectors of `f32` and `f64`, and the passage between them.
 pub trait Simd: Lanes<f32> + Lanes<f64> {
-    /// Whether sums of exponentials gain from a function of their own, and there from [`Simd::exp_sum`] or
-    /// [`crate::math::exp_begin`]: where registers are few and the processor waits for results.
+    /// Whether sums of exponentials gain from a function of their own, and there from [`Simd::exp_sum`],
+    /// [`Simd::exp_sum_compensated`] or, for 16-bit numbers, [`crate::math::exp_begin`]: where registers are few and the
+    /// processor waits for results.
     const SUMS_APART: bool;
     /// The 16 lanes as two `f64` vectors, exactly.
     fn widen(self, v: <Self as Lanes<f32>>::V) -> [<Self as Lanes<f64>>::V; 2];
@@ -311,7 +312,7 @@ pub(crate) fn opaque<T>(p: *const T) -> *const T {
         unsafe { std::arch::asm!("/* {0} */", inout(reg) p, options(nomem, nostack, preserves_flags)) };
         p
     }
-    // (Through memory, which a processor must wait for.)
+    // (`black_box` passes it through memory, for which a processor waits.)
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     std::hint::black_box(p)
 }

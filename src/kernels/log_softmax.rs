@@ -32,6 +32,7 @@ struct ForwardMap<E: Element> {
 }
 
 impl<E: Element> Map<E> for ForwardMap<E> {
+    const OVERLAPS: bool = true;
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.

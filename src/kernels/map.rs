@@ -11,10 +11,11 @@ use crate::simd::{Simd, Task, VECTOR_BYTES, prefetch};
 
 /// A function of the index along a row.
 pub(crate) trait Map<E: Element> {
-    /// Whether a last, partial vector is better computed with elements of the one before it, and before all others: where
-    /// that does not cost the loop the registers it needs.
-    const OVERLAPS: bool = true;
-    /// The values at `i..i + n`, `n <= WIDTH`.
+    /// Whether the last, partial vector of a row is computed with elements of the one before it, and before all others:
+    /// for few operations, which leave the loop its registers meanwhile.
+    const OVERLAPS: bool = false;
+    /// The values at `i..i + n`, `n <= WIDTH`. Asked for in any order, and for some places twice: a value depends on the
+    /// operands at its place alone.
     ///
     /// # Safety
     /// The map's operands are valid for reading at `i..i + n`.
@@ -46,7 +47,7 @@ pub(crate) unsafe fn load<E: Element, S: Simd>(s: S, p: *const E::T, n: usize) -
 ///
 /// # Safety
 /// `out` is valid for writing `len` elements and the map's operands for reading as many. An operand may be
-/// the very memory of `out`.
+/// the very memory of `out`, but not overlap it otherwise.
 #[inline(always)]
 pub(crate) unsafe fn write_row<E: Element, S: Simd, M: Map<E>>(
     s: S,
@@ -215,6 +216,7 @@ pub(crate) struct Stored<E: Element> {
 }
 
 impl<E: Element> Map<E> for Stored<E> {
+    const OVERLAPS: bool = true;
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
@@ -266,7 +268,6 @@ impl<E: Element> Exponentials<E> {
 }
 
 impl<E: Element> Map<E> for Exponentials<E> {
-    const OVERLAPS: bool = false;
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.

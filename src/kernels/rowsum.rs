@@ -459,7 +459,7 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
         [load64(s, &lanes, 0), load64(s, &lanes, 8)]
     } else {
         // SAFETY: the caller's promise.
-        unsafe { unpipelined::<E, S, X, HOW>(s, x, n, before, magic, out, ahead) }
+        unsafe { unbroken::<E, S, X, HOW>(s, x, n, before, magic, out, ahead) }
     }
 }
 
@@ -468,7 +468,7 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
 /// # Safety
 /// As [`block_sum`].
 #[inline(always)]
-unsafe fn unpipelined<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
+unsafe fn unbroken<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     s: S,
     x: X,
     n: usize,
@@ -570,7 +570,8 @@ impl<E: Element, X: Source<E>> Task for SumApart<E, X> {
     }
 }
 
-/// [`block_sum`] with each exponential begun before the one before it is ended.
+/// [`block_sum`] with each exponential begun before the one before it is ended: of 16-bit numbers, where the level has a
+/// loop of its own for others.
 ///
 /// # Safety
 /// As [`block_sum`].

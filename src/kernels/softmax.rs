@@ -192,6 +192,7 @@ fn backward<E: Element, S: Simd>(s: S, g: E::V<S>, y: E::V<S>, dot: E::V<S>) -> 
 }
 
 impl<E: Element> Map<E> for BackwardMap<E> {
+    const OVERLAPS: bool = true;
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.

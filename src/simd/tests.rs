@@ -5,6 +5,7 @@
 use super::{Lanes, Level, Simd, Task, VECTOR_BYTES, WORDS};
 use crate::exact::add_pairs;
 use crate::float::{Double, Element, Single};
+use crate::kernels::rowsum::reference;
 use crate::math::{exp_scaled, magic};
 use std::fmt::Debug;
 
@@ -485,7 +486,7 @@ fn compensated_sums_of_rows<S: Simd>(s: S) {
     }
 }
 
-/// A row of `n` logits: ordinary ones; some of them infinite; far below what is kept, or special. `kind` says which.
+/// A row of `n` logits: ordinary ones; -inf but for a few; far below what is kept, a few of them special. `kind` says which.
 fn logits<E: Element>(random: &mut Random, n: usize, kind: u64) -> Vec<E::T> {
     // What is kept reaches eight times as far.
     let far = if E::COMPENSATED { 8.0 } else { 1.0 };
@@ -551,8 +552,21 @@ fn exponentials<E: Element<T: Number>, S: Simd>(s: S) {
             (0..E::WIDTH).map(|_| E::from_f64(random.below(100) as f64 - 90.0)).collect();
         // SAFETY: the references are a vector.
         let magic = magic::<E, S>(s, unsafe { E::load(s, references.as_ptr()) });
+        let mut magic = magic;
         if kind == 0 {
-            // Nothing is cut off; NaN stays NaN.
+            // As low as nothing is cut off, or ordinary; NaN stays NaN.
+            if random.below(2) == 0 {
+                let limit = E::to_f64(E::MAX_LIMIT) / 2.0;
+                let top = [limit, -limit + E::to_f64(E::REACH), 0.0, 77.7][random.below(4) as usize];
+                let floor = E::from_f64(top) - E::REACH;
+                for x in &mut x {
+                    let unit = (random.bits() >> 11) as f64 / (1u64 << 53) as f64;
+                    let far = E::from_f64(top) - E::REACH * E::from_f64(unit * unit * unit);
+                    *x = [floor, far][random.below(2) as usize];
+                }
+                let reference = reference::<E, S>(s, E::splat(s, E::from_f64(top)));
+                magic = self::magic::<E, S>(s, reference);
+            }
             (0..n).step_by(7).for_each(|i| x[i] = E::NAN);
         }
         let mut expected = vec![E::ZERO; n];

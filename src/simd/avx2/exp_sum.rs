@@ -1,9 +1,9 @@
 //! Exponentials one register at a time.
 //!
 //! A loop over logical vectors has two registers of elements under way at once and all constants in registers, of
-//! which there are 16: the compiler broadcasts constants again in each round, and moves accumulators about. Here a
-//! coefficient, the last operand of its instruction, comes from memory, and a register of elements may be begun before
-//! the last one is ended.
+//! which there are 16: the compiler broadcasts constants again in each round, and moves accumulators about. Here
+//! coefficients come from memory, each the last operand of its instruction, logits are loaded once for each instruction
+//! that takes them, into the register of its result, and a register of elements may be begun before the last one is ended.
 
 use super::{Avx2, store_first_of_8};
 use crate::float::{Double, Element, Single};
@@ -65,7 +65,7 @@ trait Register: Copy {
     fn with_magic(self, magic: Self::V) -> Self;
     fn splat(s: Avx2, x: Self::T) -> Self::V;
     unsafe fn load(&self, p: *const Self::T) -> Self::V;
-    /// The first `n` elements, at least one; the others, which are not read, are -inf.
+    /// The first `n` elements, at least one, or all; the others, which are not read, are -inf.
     unsafe fn load_first(&self, p: *const Self::T, n: usize) -> Self::V;
     unsafe fn store(&self, v: Self::V, p: *mut Self::T);
     /// Writes the first `n < LANES` elements.
@@ -310,7 +310,7 @@ unsafe fn exp_sum<R: Register>(
     unsafe {
         let mut sums = [[_mm256_setzero_pd(); 2]; 2];
         if whole > 0 {
-            let again = opaque(x);
+            let again = opaque(x); // (Two loads stay two.)
             macro_rules! begin {
                 ($i:expr) => {
                     exp.begin([exp.load(x.add($i)), exp.load(again.add($i))])
@@ -420,7 +420,7 @@ unsafe fn exponentials<R: Register, const KEPT: bool>(
 ) {
     let exp = R::new(s, magic[0]);
     let exp = [exp, exp.with_magic(magic[1])];
-    let again = opaque(x);
+    let again = opaque(x); // (Two loads stay two.)
     // SAFETY: all accesses are within `n` elements, whole vectors.
     unsafe {
         for i in (0..n).step_by(2 * R::LANES) {
@@ -470,7 +470,7 @@ pub(super) unsafe fn exponentials_double<const KEPT: bool>(
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn bare_single(s: Avx2, x: *const f32, n: usize, magic: f32, ahead: isize) -> [__m256; 2] {
-    let again = opaque(x);
+    let again = opaque(x); // (Two loads stay two.)
     // SAFETY: the token stands for the instruction set; all loads are within `n` elements, whole pairs of vectors.
     unsafe {
         let exp = Exp::<__m256>::new(s, _mm256_set1_ps(magic));
@@ -496,7 +496,7 @@ pub(super) unsafe fn bare_single(s: Avx2, x: *const f32, n: usize, magic: f32, a
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn bare_double(s: Avx2, x: *const f64, n: usize, magic: f64, ahead: isize) -> [__m256d; 2] {
-    let again = opaque(x);
+    let again = opaque(x); // (Two loads stay two.)
     // SAFETY: as above.
     unsafe {
         let exp = Exp::<__m256d>::new(s, _mm256_set1_pd(magic));
