@@ -167,7 +167,8 @@ pub trait Lanes<T: Copy>: Copy {
         }
     }
     /// Writes [`exp_scaled`](crate::math::exp_scaled) of `n` elements, whole vectors, to `out`, which may be `x`. With `KEPT` no
-    /// element is so small that its exponential is cut off, nor infinite; NaN stays NaN. False, and nothing done, where the level has no way of its own.
+    /// element is so small that its exponential is cut off, nor infinite; NaN stays NaN. False, and nothing done,
+    /// where the level has no way of its own.
     /// # Safety
     /// `x` is valid for reading and `out` for writing `n` elements.
     #[inline(always)]

@@ -19,7 +19,7 @@ use crate::sums::{Reduction, Sum, Sums};
 /// Rows with a label that are worked on together.
 const ROWS: usize = 1024;
 /// Elements that take as long as a row with a label.
-const LINE: usize = 16;
+const ROW_COST: usize = 16;
 /// Elements of rows with probabilities that are worked on together, if there is more than one row.
 const ELEMENTS: usize = 16 * 1024;
 
@@ -262,7 +262,7 @@ pub(crate) unsafe fn log_loss_view<T: Float, S: Store<T>>(
     let mut left: Vec<Option<Chunk<T>>> = (0..chunks).map(|_| None).collect();
     let kept = Shared(left.as_mut_ptr());
     // A row without its gradient is a cache line and a logarithm.
-    let elements = if out.is_some() { shape.size() } else { rows.saturating_mul(LINE) };
+    let elements = if out.is_some() { shape.size() } else { rows.saturating_mul(ROW_COST) };
     chunked(chunks, elements, &|i| {
         let (first, n) = part(i);
         let mut chunk = Chunk::new();

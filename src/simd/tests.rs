@@ -551,8 +551,7 @@ fn exponentials<E: Element<T: Number>, S: Simd>(s: S) {
         let references: Vec<E::T> =
             (0..E::WIDTH).map(|_| E::from_f64(random.below(100) as f64 - 90.0)).collect();
         // SAFETY: the references are a vector.
-        let magic = magic::<E, S>(s, unsafe { E::load(s, references.as_ptr()) });
-        let mut magic = magic;
+        let mut magic = magic::<E, S>(s, unsafe { E::load(s, references.as_ptr()) });
         if kind == 0 {
             // As low as nothing is cut off, or ordinary; NaN stays NaN.
             if random.below(2) == 0 {
