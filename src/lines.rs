@@ -34,8 +34,6 @@ const GATHERED_BYTES: usize = 256 * 1024;
 pub(crate) const GROUP: usize = 64;
 /// Tiles of a group, of the type with the narrower vector.
 pub(crate) const MAX_GROUPS: usize = GROUP / 8;
-/// Results of a group of rows that stay in the first-level cache beside their operands.
-const GROUP_BYTES: usize = 16 * 1024;
 /// How far ahead rows are prefetched: the processor's own prefetching ends with each page.
 pub(crate) const AHEAD_BYTES: usize = 16 * 1024;
 /// Columns up to this length are prefetched a band ahead, and their results not at all: there are few lines to wait for.
@@ -484,7 +482,7 @@ impl<K: Kernel> Walk<'_, K> {
     unsafe fn walk_rows<S: Simd>(&self, s: S, scratch: &mut Scratch, per_row: *mut f64) {
         type T<K> = <<K as Kernel>::E as Element>::T;
         let (size, len, inner) = (size_of::<T<K>>(), self.plan.shape.len, self.plan.shape.inner);
-        let most = if K::WRITES { (GROUP_BYTES / (len * size).max(1)).clamp(1, GROUP) } else { GROUP };
+        let most = if K::WRITES { (S::GROUP_BYTES / (len * size).max(1)).clamp(1, GROUP) } else { GROUP };
         // A row's exponentials: where its results will be, or in scratch memory that begins with a cache line.
         let step = len.next_multiple_of(VECTOR_BYTES / size);
         let in_place = self.plan.x[..K::INPUTS].iter().any(|x| x.ptr == self.plan.out.ptr);
@@ -559,7 +557,7 @@ impl<K: Kernel> Walk<'_, K> {
         // Rows that are not a power of two apart: the lines of a column would go to one place of the cache.
         let step = len.next_multiple_of(width) + width;
         // Results take the place of the first operand; so the exponentials need one of their own.
-        let at_once = if K::WRITES { (GROUP_BYTES / (len * size)).clamp(1, most) } else { most };
+        let at_once = if K::WRITES { (S::GROUP_BYTES / (len * size)).clamp(1, most) } else { most };
         let stored = if K::WRITES && len * size <= STORED_BYTES {
             (scratch.stored.get(at_once * step), step as isize)
         } else {

@@ -457,10 +457,23 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
         // (The caller promises the row and the room for its exponentials.)
         let lanes = s.call(SumApart::<E, X> { x, n, magic, out, ahead });
         [load64(s, &lanes, 0), load64(s, &lanes, 8)]
+    } else if HOW == PLAIN && overlaps::<E, S>(n) {
+        // SAFETY: the caller's promise.
+        unsafe { overlapped::<E, S, X, false>(s, x, n, magic, out, ahead, std::ptr::null()).0 }
     } else {
         // SAFETY: the caller's promise.
         unsafe { unbroken::<E, S, X, HOW>(s, x, n, before, magic, out, ahead) }
     }
+}
+
+/// Vectors from which on a loop is long enough to be [`overlapped`].
+const OVERLAPPED: usize = 32;
+const _: () = assert!(OVERLAPPED * 8 >= LONG, "few rows at a time");
+
+/// Whether the sum of `n` elements is best [`overlapped`].
+#[inline(always)]
+fn overlaps<E: Element, S: Simd>(n: usize) -> bool {
+    S::OVERLAPS && n >= OVERLAPPED * E::WIDTH
 }
 
 /// [`block_sum`], each exponential as a whole.
@@ -561,7 +574,10 @@ impl<E: Element, X: Source<E>> Task for SumApart<E, X> {
         let acc = match own {
             Some(acc) => acc,
             // SAFETY: as above.
-            None => unsafe { overlapped::<E, S, X>(s, x, n, E::splat(s, magic), out, ahead) },
+            None => unsafe {
+                let magic = E::splat(s, magic);
+                overlapped::<E, S, X, false>(s, x, n, magic, out, ahead, std::ptr::null()).0
+            },
         };
         let mut lanes = [0.0; 16];
         store64(s, acc[0], &mut lanes, 0);
@@ -570,27 +586,33 @@ impl<E: Element, X: Source<E>> Task for SumApart<E, X> {
     }
 }
 
-/// [`block_sum`] with each exponential begun before the one before it is ended: of 16-bit numbers, where the level has a
-/// loop of its own for others.
+/// [`block_sum`] with each exponential begun before the one before it is ended. With `NEXT` also the maximum of the `n`
+/// elements at `next`, as [`block_max`] has it: they are read while the processor computes.
 ///
 /// # Safety
-/// As [`block_sum`].
+/// As [`block_sum`]; with `NEXT`, `next` is valid for reading `n >= WIDTH` elements.
 #[inline(always)]
-unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
+unsafe fn overlapped<E: Element, S: Simd, X: Source<E>, const NEXT: bool>(
     s: S,
     x: X,
     n: usize,
     magic: E::V<S>,
     out: *mut E::T,
     ahead: isize,
-) -> Acc<S> {
+    next: *const E::T,
+) -> (Acc<S>, E::V<S>) {
     let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+    let mut max = E::splat(s, E::NEG_INF);
     let whole = n / E::WIDTH * E::WIDTH;
     let lag = whole.min(LAG * E::WIDTH);
     macro_rules! begin {
         ($i:expr) => {{
             x.prefetch($i, ahead);
-            // SAFETY: `i + WIDTH <= n`.
+            if NEXT {
+                // SAFETY: `i + WIDTH <= n`.
+                max = E::max(s, unsafe { E::load(s, next.add($i)) }, max);
+            }
+            // SAFETY: as above.
             exp_begin::<E, S>(s, unsafe { x.load(s, $i) }, None, magic)
         }};
     }
@@ -629,9 +651,14 @@ unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
         add!(i);
         i += E::WIDTH;
     }
+    if NEXT && whole < n {
+        // (Some elements of the vector before it again.)
+        // SAFETY: there are at least as many as a vector has.
+        max = E::max(s, unsafe { E::load(s, next.add(n - E::WIDTH)) }, max);
+    }
     let before = Before::<E, S>::new(s, E::ZERO, None);
     // SAFETY: the caller's promise; what is before `whole` is done.
-    unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) }
+    (unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) }, max)
 }
 
 /// Writes [`exp_scaled`] of `n` elements, whole vectors, to `out`, which may be `x`. With `KEPT` none is so small that its
@@ -1018,6 +1045,8 @@ pub(crate) const FEW: usize = 4;
 /// Elements of a row from which on so few are taken at a time: what their maximum has read is then still in the
 /// first-level cache.
 pub(crate) const LONG: usize = 256;
+/// So many at a time where the maxima of the next rows are found meanwhile: those of the first have to be found before.
+const CHAINED: usize = 2;
 
 impl<E: Element, X: Source<E>> Task for ShortRows<'_, E, X> {
     type Out = u64;
@@ -1040,14 +1069,25 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
         let mut unkept = MaybeUninit::<Block>::uninit();
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
-        let step = if rows.len < LONG { E::WIDTH } else { FEW };
+        let chained = HOW == PLAIN && !X::HALVES && overlaps::<E, S>(rows.len) && rows.maxima.is_none();
+        let step = if rows.len < LONG {
+            E::WIDTH
+        } else if chained {
+            CHAINED
+        } else {
+            FEW
+        };
         debug_assert!(rows.len >= LONG || !X::HALVES && rows.maxima.is_none(), "few rows at a time");
+        // The maxima of the next rows, as far as they are known already.
+        let (mut next, mut known) = ([E::splat(s, E::ZERO); CHAINED], 0u64);
         for j in (0..rows.n).step_by(step) {
             let n = (rows.n - j).min(step);
             let mut max = [E::splat(s, E::ZERO); MAX_WIDTH];
             if rows.maxima.is_none() {
                 for (i, max) in max.iter_mut().enumerate().take(n) {
-                    if counted >> (j + i) & 1 == 1 {
+                    if known >> (j + i) & 1 == 1 {
+                        *max = next[i];
+                    } else if counted >> (j + i) & 1 == 1 {
                         let low = E::splat(s, E::NEG_INF);
                         // SAFETY: a row has `len` elements.
                         *max = unsafe { X::of(rows, j + i).max(s, rows.len, low) };
@@ -1108,6 +1148,16 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                     let out = if store && !kept.is_null() { kept } else { unkept.as_mut_ptr().cast() };
                     let magic = E::splat(s, lanes[i]);
                     let heat = if HOW == TEMPER { group.heat(j + i) } else { None };
+                    let later = j + i + CHAINED;
+                    if chained && later < rows.n && counted >> later & 1 == 1 {
+                        let then = rows.x(0, later);
+                        // SAFETY: as below; a row has `len` elements.
+                        (*sum, next[i]) = unsafe {
+                            overlapped::<E, S, X, true>(s, x, rows.len, magic, out, rows.ahead, then)
+                        };
+                        known |= 1 << later;
+                        continue;
+                    }
                     let before = Before::new(s, E::ZERO, heat);
                     // SAFETY: as above; `unkept` has room for a block, a row's memory for a row.
                     *sum =

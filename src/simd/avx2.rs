@@ -825,6 +825,8 @@ unsafe fn sum_rows_compensated<const QUADS: usize>(_: Avx2, p: *const f64, len: 
 
 impl Simd for Avx2 {
     const SUMS_APART: bool = true;
+    const OVERLAPS: bool = false;
+    const GROUP_BYTES: usize = 16 * 1024;
     #[inline(always)]
     fn widen(self, v: [__m256; 2]) -> [[__m256d; 2]; 2] {
         let low = both!(_mm256_castps256_ps128(v));

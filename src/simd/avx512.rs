@@ -330,6 +330,8 @@ impl Lanes<f64> for Avx512 {
 
 impl Simd for Avx512 {
     const SUMS_APART: bool = false;
+    const OVERLAPS: bool = true;
+    const GROUP_BYTES: usize = 32 * 1024;
     #[inline(always)]
     fn widen(self, v: __m512) -> [__m512d; 2] {
         isa!([_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(v))])

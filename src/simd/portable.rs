@@ -185,6 +185,8 @@ lanes!(f64, 8, 52, fma_f64, round_f64, power_f64);
 
 impl Simd for Portable {
     const SUMS_APART: bool = false;
+    const OVERLAPS: bool = false;
+    const GROUP_BYTES: usize = 16 * 1024;
     #[inline(always)]
     fn widen(self, v: [f32; 16]) -> [[f64; 8]; 2] {
         let mut out = [[0.0; 8]; 2];
