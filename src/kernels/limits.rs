@@ -4,7 +4,7 @@
 use crate::float::Element;
 use crate::kernels::map;
 use crate::lines::AHEAD_BYTES;
-use crate::math::exp_scaled;
+use crate::math::{exp_begin, exp_end, exp_scaled};
 use crate::simd::{Simd, Task, prefetch};
 
 /// Adds up `len` elements in four vectors.
@@ -53,6 +53,34 @@ fn lanes<E: Element, S: Simd>(s: S, sum: E::V<S>) -> f64 {
     lanes[..E::WIDTH].iter().map(|&lane| E::to_f64(lane)).sum()
 }
 
+/// The sum of the exponentials of `n > 0` elements, whole pairs of vectors, with two under way at any time.
+///
+/// # Safety
+/// `x` is valid for reading `n` elements.
+#[inline(always)]
+unsafe fn overlapped<E: Element, S: Simd>(s: S, x: *const E::T, n: usize, ahead: isize) -> E::V<S> {
+    let mut sums = [E::splat(s, E::ZERO); 2];
+    macro_rules! begin {
+        ($i:expr) => {{
+            prefetch(x.wrapping_add($i).wrapping_offset(ahead));
+            // SAFETY: a vector remains.
+            exp_begin::<E, S>(s, unsafe { E::load(s, x.add($i)) }, None, E::splat(s, E::MAGIC))
+        }};
+    }
+    let mut begun = [begin!(0), begin!(E::WIDTH)];
+    for i in (2 * E::WIDTH..n).step_by(2 * E::WIDTH) {
+        let first = begin!(i);
+        sums[0] = E::add(s, sums[0], exp_end::<E, S>(s, begun[0]));
+        let second = begin!(i + E::WIDTH);
+        sums[1] = E::add(s, sums[1], exp_end::<E, S>(s, begun[1]));
+        begun = [first, second];
+    }
+    for i in 0..2 {
+        sums[i] = E::add(s, sums[i], exp_end::<E, S>(s, begun[i]));
+    }
+    E::add(s, sums[0], sums[1])
+}
+
 impl<E: Element> Task for Read<E> {
     type Out = f64;
 
@@ -72,6 +100,8 @@ impl<E: Element> Task for ExpSum<E> {
         // SAFETY: there are `len` elements; `pairs` of them are whole pairs of vectors.
         let sum = match unsafe { E::bare_exp_sum(s, self.x, pairs, E::MAGIC, ahead) } {
             Some(sum) => sum,
+            // SAFETY: as above.
+            None if S::OVERLAPS && pairs > 0 => unsafe { overlapped::<E, S>(s, self.x, pairs, ahead) },
             None => sum!(E, s, self, v => exp_scaled::<E, S>(s, v, E::splat(s, E::MAGIC))),
         };
         lanes::<E, S>(s, sum)

@@ -459,18 +459,18 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
         [load64(s, &lanes, 0), load64(s, &lanes, 8)]
     } else if HOW == PLAIN && overlaps::<E, S>(n) {
         // SAFETY: the caller's promise.
-        unsafe { overlapped::<E, S, X, false>(s, x, n, magic, out, ahead, std::ptr::null()).0 }
+        unsafe { overlapped_pairs::<E, S, X, false>(s, x, n, magic, out, ahead, std::ptr::null()).0 }
     } else {
         // SAFETY: the caller's promise.
         unsafe { unbroken::<E, S, X, HOW>(s, x, n, before, magic, out, ahead) }
     }
 }
 
-/// Vectors from which on a loop is long enough to be [`overlapped`].
+/// Vectors from which on a loop is long enough for [`overlapped_pairs`].
 const OVERLAPPED: usize = 32;
 const _: () = assert!(OVERLAPPED * 8 >= LONG, "few rows at a time");
 
-/// Whether the sum of `n` elements is best [`overlapped`].
+/// Whether `n` elements are best summed by [`overlapped_pairs`].
 #[inline(always)]
 fn overlaps<E: Element, S: Simd>(n: usize) -> bool {
     S::OVERLAPS && n >= OVERLAPPED * E::WIDTH
@@ -574,10 +574,7 @@ impl<E: Element, X: Source<E>> Task for SumApart<E, X> {
         let acc = match own {
             Some(acc) => acc,
             // SAFETY: as above.
-            None => unsafe {
-                let magic = E::splat(s, magic);
-                overlapped::<E, S, X, false>(s, x, n, magic, out, ahead, std::ptr::null()).0
-            },
+            None => unsafe { overlapped::<E, S, X>(s, x, n, E::splat(s, magic), out, ahead) },
         };
         let mut lanes = [0.0; 16];
         store64(s, acc[0], &mut lanes, 0);
@@ -586,33 +583,27 @@ impl<E: Element, X: Source<E>> Task for SumApart<E, X> {
     }
 }
 
-/// [`block_sum`] with each exponential begun before the one before it is ended. With `NEXT` also the maximum of the `n`
-/// elements at `next`, as [`block_max`] has it: they are read while the processor computes.
+/// [`block_sum`] with each exponential begun before the one before it is ended: of 16-bit numbers, where the level has a
+/// loop of its own for others.
 ///
 /// # Safety
-/// As [`block_sum`]; with `NEXT`, `next` is valid for reading `n >= WIDTH` elements.
+/// As [`block_sum`].
 #[inline(always)]
-unsafe fn overlapped<E: Element, S: Simd, X: Source<E>, const NEXT: bool>(
+unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
     s: S,
     x: X,
     n: usize,
     magic: E::V<S>,
     out: *mut E::T,
     ahead: isize,
-    next: *const E::T,
-) -> (Acc<S>, E::V<S>) {
+) -> Acc<S> {
     let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-    let mut max = E::splat(s, E::NEG_INF);
     let whole = n / E::WIDTH * E::WIDTH;
     let lag = whole.min(LAG * E::WIDTH);
     macro_rules! begin {
         ($i:expr) => {{
             x.prefetch($i, ahead);
-            if NEXT {
-                // SAFETY: `i + WIDTH <= n`.
-                max = E::max(s, unsafe { E::load(s, next.add($i)) }, max);
-            }
-            // SAFETY: as above.
+            // SAFETY: `i + WIDTH <= n`.
             exp_begin::<E, S>(s, unsafe { x.load(s, $i) }, None, magic)
         }};
     }
@@ -651,6 +642,83 @@ unsafe fn overlapped<E: Element, S: Simd, X: Source<E>, const NEXT: bool>(
         add!(i);
         i += E::WIDTH;
     }
+    let before = Before::<E, S>::new(s, E::ZERO, None);
+    // SAFETY: the caller's promise; what is before `whole` is done.
+    unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) }
+}
+
+/// [`block_sum`] with two exponentials under way at any time, of at least [`OVERLAPPED`] vectors. With `NEXT` also the maximum
+/// of the `n` elements at `next`, as [`block_max`] has it: they are read while the processor computes.
+///
+/// # Safety
+/// As [`block_sum`]; with `NEXT`, `next` is valid for reading `n` elements.
+#[inline(always)]
+unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const NEXT: bool>(
+    s: S,
+    x: X,
+    n: usize,
+    magic: E::V<S>,
+    out: *mut E::T,
+    ahead: isize,
+    next: *const E::T,
+) -> (Acc<S>, E::V<S>) {
+    let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+    let mut max = E::splat(s, E::NEG_INF);
+    let whole = n / E::WIDTH * E::WIDTH;
+    macro_rules! begin {
+        ($i:expr) => {{
+            x.prefetch($i, ahead);
+            if NEXT {
+                // SAFETY: `i + WIDTH <= n`.
+                max = E::max(s, unsafe { E::load(s, next.add($i)) }, max);
+            }
+            // SAFETY: as above.
+            exp_begin::<E, S>(s, unsafe { x.load(s, $i) }, None, magic)
+        }};
+    }
+    macro_rules! end {
+        ($begun:expr, $i:expr) => {
+            // SAFETY: as above.
+            unsafe { E::store(s, exp_end::<E, S>(s, $begun), out.add($i)) };
+        };
+    }
+    macro_rules! add {
+        ($i:expr) => {
+            // SAFETY: as above.
+            acc = unsafe { E::accumulate_from(s, acc, out.add($i).cast_const()) };
+        };
+    }
+    let lag = LAG * E::WIDTH;
+    let mut begun = [begin!(0), begin!(E::WIDTH)];
+    let mut i = 2 * E::WIDTH;
+    macro_rules! pair {
+        () => {
+            let first = begin!(i);
+            end!(begun[0], i - 2 * E::WIDTH);
+            let second = begin!(i + E::WIDTH);
+            end!(begun[1], i - E::WIDTH);
+            begun = [first, second];
+            i += 2 * E::WIDTH;
+        };
+    }
+    while i < lag + 2 * E::WIDTH {
+        pair!();
+    }
+    while i + 2 * E::WIDTH <= whole {
+        pair!();
+        add!(i - lag - 4 * E::WIDTH);
+        add!(i - lag - 3 * E::WIDTH);
+    }
+    end!(begun[0], i - 2 * E::WIDTH);
+    end!(begun[1], i - E::WIDTH);
+    if i < whole {
+        end!(begin!(i), i);
+    }
+    let mut i = i - lag - 2 * E::WIDTH;
+    while i < whole {
+        add!(i);
+        i += E::WIDTH;
+    }
     if NEXT && whole < n {
         // (Some elements of the vector before it again.)
         // SAFETY: there are at least as many as a vector has.
@@ -676,10 +744,38 @@ unsafe fn exponentials<E: Element, S: Simd, const KEPT: bool>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        if !E::exponentials::<S, KEPT>(s, x, n, magic, out) {
-            for i in (0..n).step_by(E::WIDTH) {
-                E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), out.add(i));
+        if E::exponentials::<S, KEPT>(s, x, n, magic, out) {
+            return;
+        }
+        let mut i = 0;
+        if S::OVERLAPS && n >= 4 * E::WIDTH {
+            // (Two under way at any time.)
+            macro_rules! begin {
+                ($i:expr) => {
+                    exp_begin::<E, S>(s, E::load(s, x.add($i)), None, magic)
+                };
             }
+            macro_rules! end {
+                ($begun:expr, $i:expr) => {
+                    E::store(s, exp_end::<E, S>(s, $begun), out.add($i))
+                };
+            }
+            let mut begun = [begin!(0), begin!(E::WIDTH)];
+            i = 2 * E::WIDTH;
+            while i + 2 * E::WIDTH <= n {
+                let first = begin!(i);
+                end!(begun[0], i - 2 * E::WIDTH);
+                let second = begin!(i + E::WIDTH);
+                end!(begun[1], i - E::WIDTH);
+                begun = [first, second];
+                i += 2 * E::WIDTH;
+            }
+            end!(begun[0], i - 2 * E::WIDTH);
+            end!(begun[1], i - E::WIDTH);
+        }
+        while i < n {
+            E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), out.add(i));
+            i += E::WIDTH;
         }
     }
 }
@@ -1153,7 +1249,7 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                         let then = rows.x(0, later);
                         // SAFETY: as below; a row has `len` elements.
                         (*sum, next[i]) = unsafe {
-                            overlapped::<E, S, X, true>(s, x, rows.len, magic, out, rows.ahead, then)
+                            overlapped_pairs::<E, S, X, true>(s, x, rows.len, magic, out, rows.ahead, then)
                         };
                         known |= 1 << later;
                         continue;
