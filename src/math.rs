@@ -83,7 +83,8 @@ pub(crate) struct Begun<E: Element, S: Simd> {
     p: E::V<S>,
 }
 
-/// Begins [`exp_scaled`] or, with `low`, [`exp_scaled_low`], for [`exp_end`] to complete. A loop that begins one
+/// Begins [`exp_scaled`], for [`exp_end`] to complete, of `x` or of `x + low`, `low` far smaller than `x` and at most 0.001.
+/// A loop that begins one
 /// exponential between the halves of another has two short chains of dependent operations where it would have a long
 /// one.
 #[inline(always)]
@@ -117,12 +118,6 @@ pub(crate) fn exp_end<E: Element, S: Simd>(s: S, begun: Begun<E, S>) -> E::V<S> 
     } else {
         E::scale_by(s, low_degrees::<E, S>(s, p, d, rest, r), t, cut)
     }
-}
-
-/// [`exp_scaled`] of `x + low`; `low` is far smaller than `x` and at most 0.001.
-#[inline(always)]
-pub(crate) fn exp_scaled_low<E: Element, S: Simd>(s: S, x: E::V<S>, low: E::V<S>, magic: E::V<S>) -> E::V<S> {
-    exp_end::<E, S>(s, exp_begin::<E, S>(s, x, Some(low), magic))
 }
 
 /// `(p, n)` with `exp(x) = p * 2^n`, `n` integral and `p` near 1, for `|x|` up to `MAX_LIMIT`; the error is that of

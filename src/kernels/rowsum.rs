@@ -23,9 +23,9 @@
 use crate::exact::{ldexp, mul_pairs, two_sum};
 use crate::float::{Acc, Double, Element, Float, load64, store64};
 use crate::halves::{self, Half};
-use crate::kernels::temperature::{Temperature, exp_tempered, heat};
+use crate::kernels::temperature::{Temperature, begin_tempered, exp_tempered, heat};
 use crate::lines::{Band, Dense, GROUP, MAX_GROUPS, Rows};
-use crate::math::{exp_begin, exp_end, exp_scaled, log_ratio, magic};
+use crate::math::{Begun, exp_begin, exp_end, exp_scaled, log_ratio, magic};
 use crate::simd::{Simd, Task, opaque, prefetch};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -200,10 +200,15 @@ impl<E: Element, S: Simd> Before<E, S> {
 
     #[inline(always)]
     fn exp<const HOW: u8>(&self, s: S, x: E::V<S>, magic: E::V<S>) -> E::V<S> {
+        exp_end::<E, S>(s, self.begin::<HOW>(s, x, magic))
+    }
+
+    #[inline(always)]
+    fn begin<const HOW: u8>(&self, s: S, x: E::V<S>, magic: E::V<S>) -> Begun<E, S> {
         match HOW {
-            PLAIN => exp_scaled::<E, S>(s, x, magic),
-            SHIFT => exp_scaled::<E, S>(s, E::sub(s, x, self.shift), magic),
-            _ => exp_tempered::<E, S>(s, E::sub(s, x, self.shift), self.heat, magic),
+            PLAIN => exp_begin::<E, S>(s, x, None, magic),
+            SHIFT => exp_begin::<E, S>(s, E::sub(s, x, self.shift), None, magic),
+            _ => begin_tempered::<E, S>(s, E::sub(s, x, self.shift), self.heat, magic),
         }
     }
 }
@@ -457,9 +462,10 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
         // (The caller promises the row and the room for its exponentials.)
         let lanes = s.call(SumApart::<E, X> { x, n, magic, out, ahead });
         [load64(s, &lanes, 0), load64(s, &lanes, 8)]
-    } else if HOW == PLAIN && overlaps::<E, S>(n) {
+    } else if overlaps::<E, S>(n) {
+        let next = std::ptr::null();
         // SAFETY: the caller's promise.
-        unsafe { overlapped_pairs::<E, S, X, false>(s, x, n, magic, out, ahead, std::ptr::null()).0 }
+        unsafe { overlapped_pairs::<E, S, X, HOW, false>(s, x, n, before, magic, out, ahead, next).0 }
     } else {
         // SAFETY: the caller's promise.
         unsafe { unbroken::<E, S, X, HOW>(s, x, n, before, magic, out, ahead) }
@@ -467,8 +473,7 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
 }
 
 /// Vectors from which on a loop is long enough for [`overlapped_pairs`].
-const OVERLAPPED: usize = 32;
-const _: () = assert!(OVERLAPPED * 8 >= LONG, "few rows at a time");
+const OVERLAPPED: usize = 6;
 
 /// Whether `n` elements are best summed by [`overlapped_pairs`].
 #[inline(always)]
@@ -653,10 +658,12 @@ unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
 /// # Safety
 /// As [`block_sum`]; with `NEXT`, `next` is valid for reading `n` elements.
 #[inline(always)]
-unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const NEXT: bool>(
+#[expect(clippy::too_many_arguments, reason = "those of `block_sum`, and one")]
+unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const HOW: u8, const NEXT: bool>(
     s: S,
     x: X,
     n: usize,
+    before: Before<E, S>,
     magic: E::V<S>,
     out: *mut E::T,
     ahead: isize,
@@ -673,7 +680,7 @@ unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const NEXT: bool>(
                 max = E::max(s, unsafe { E::load(s, next.add($i)) }, max);
             }
             // SAFETY: as above.
-            exp_begin::<E, S>(s, unsafe { x.load(s, $i) }, None, magic)
+            before.begin::<HOW>(s, unsafe { x.load(s, $i) }, magic)
         }};
     }
     macro_rules! end {
@@ -712,7 +719,8 @@ unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const NEXT: bool>(
     end!(begun[0], i - 2 * E::WIDTH);
     end!(begun[1], i - E::WIDTH);
     if i < whole {
-        end!(begin!(i), i);
+        let last = begin!(i);
+        end!(last, i);
     }
     let mut i = i - lag - 2 * E::WIDTH;
     while i < whole {
@@ -724,9 +732,8 @@ unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const NEXT: bool>(
         // SAFETY: there are at least as many as a vector has.
         max = E::max(s, unsafe { E::load(s, next.add(n - E::WIDTH)) }, max);
     }
-    let before = Before::<E, S>::new(s, E::ZERO, None);
     // SAFETY: the caller's promise; what is before `whole` is done.
-    (unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) }, max)
+    (unsafe { add_rest::<E, S, X, HOW>(s, acc, x, (whole, n), before, magic, out) }, max)
 }
 
 /// Writes [`exp_scaled`] of `n` elements, whole vectors, to `out`, which may be `x`. With `KEPT` none is so small that its
@@ -1165,7 +1172,7 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
         let mut unkept = MaybeUninit::<Block>::uninit();
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
-        let chained = HOW == PLAIN && !X::HALVES && overlaps::<E, S>(rows.len) && rows.maxima.is_none();
+        let chained = rows.len >= LONG && overlaps::<E, S>(rows.len) && !X::HALVES && rows.maxima.is_none();
         let step = if rows.len < LONG {
             E::WIDTH
         } else if chained {
@@ -1244,17 +1251,19 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                     let out = if store && !kept.is_null() { kept } else { unkept.as_mut_ptr().cast() };
                     let magic = E::splat(s, lanes[i]);
                     let heat = if HOW == TEMPER { group.heat(j + i) } else { None };
+                    let before = Before::new(s, E::ZERO, heat);
                     let later = j + i + CHAINED;
                     if chained && later < rows.n && counted >> later & 1 == 1 {
-                        let then = rows.x(0, later);
+                        let (ahead, then) = (rows.ahead, rows.x(0, later));
                         // SAFETY: as below; a row has `len` elements.
                         (*sum, next[i]) = unsafe {
-                            overlapped_pairs::<E, S, X, true>(s, x, rows.len, magic, out, rows.ahead, then)
+                            overlapped_pairs::<E, S, X, HOW, true>(
+                                s, x, rows.len, before, magic, out, ahead, then,
+                            )
                         };
                         known |= 1 << later;
                         continue;
                     }
-                    let before = Before::new(s, E::ZERO, heat);
                     // SAFETY: as above; `unkept` has room for a block, a row's memory for a row.
                     *sum =
                         unsafe { block_sum::<E, S, X, HOW>(s, x, rows.len, before, magic, out, rows.ahead) };

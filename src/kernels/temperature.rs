@@ -15,7 +15,7 @@ use crate::exact::divide_pair;
 use crate::float::Element;
 use crate::kernels::rowsum::MAX_WIDTH;
 use crate::lines::Band;
-use crate::math::exp_scaled_low;
+use crate::math::{Begun, exp_begin, exp_end};
 use crate::shape::View;
 use crate::simd::Simd;
 
@@ -96,7 +96,18 @@ pub(crate) fn exp_tempered<E: Element, S: Simd>(
     heat: [E::V<S>; 2],
     magic: E::V<S>,
 ) -> E::V<S> {
+    exp_end::<E, S>(s, begin_tempered::<E, S>(s, x, heat, magic))
+}
+
+/// Begins [`exp_tempered`], for [`exp_end`] to complete.
+#[inline(always)]
+pub(crate) fn begin_tempered<E: Element, S: Simd>(
+    s: S,
+    x: E::V<S>,
+    heat: [E::V<S>; 2],
+    magic: E::V<S>,
+) -> Begun<E, S> {
     let q = E::mul(s, x, heat[0]);
     let low = E::fma(s, x, heat[0], E::sub(s, E::splat(s, E::ZERO), q));
-    exp_scaled_low::<E, S>(s, q, E::fma(s, x, heat[1], low), magic)
+    exp_begin::<E, S>(s, q, Some(E::fma(s, x, heat[1], low)), magic)
 }
