@@ -84,9 +84,8 @@ pub(crate) struct Begun<E: Element, S: Simd> {
 }
 
 /// Begins [`exp_scaled`], for [`exp_end`] to complete, of `x` or of `x + low`, `low` far smaller than `x` and at most 0.001.
-/// A loop that begins one
-/// exponential between the halves of another has two short chains of dependent operations where it would have a long
-/// one.
+/// A loop that begins one exponential between the halves of another has two short chains of dependent operations where it
+/// would have a long one.
 #[inline(always)]
 pub(crate) fn exp_begin<E: Element, S: Simd>(
     s: S,

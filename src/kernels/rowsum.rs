@@ -472,8 +472,9 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     }
 }
 
-/// Vectors from which on a loop is long enough for [`overlapped_pairs`].
-const OVERLAPPED: usize = 6;
+/// Vectors from which on a loop is long enough for [`overlapped_pairs`]: two exponentials are under way, and the sum lags
+/// behind.
+const OVERLAPPED: usize = LAG + 2;
 
 /// Whether `n` elements are best summed by [`overlapped_pairs`].
 #[inline(always)]
@@ -751,38 +752,10 @@ unsafe fn exponentials<E: Element, S: Simd, const KEPT: bool>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        if E::exponentials::<S, KEPT>(s, x, n, magic, out) {
-            return;
-        }
-        let mut i = 0;
-        if S::OVERLAPS && n >= 4 * E::WIDTH {
-            // (Two under way at any time.)
-            macro_rules! begin {
-                ($i:expr) => {
-                    exp_begin::<E, S>(s, E::load(s, x.add($i)), None, magic)
-                };
+        if !E::exponentials::<S, KEPT>(s, x, n, magic, out) {
+            for i in (0..n).step_by(E::WIDTH) {
+                E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), out.add(i));
             }
-            macro_rules! end {
-                ($begun:expr, $i:expr) => {
-                    E::store(s, exp_end::<E, S>(s, $begun), out.add($i))
-                };
-            }
-            let mut begun = [begin!(0), begin!(E::WIDTH)];
-            i = 2 * E::WIDTH;
-            while i + 2 * E::WIDTH <= n {
-                let first = begin!(i);
-                end!(begun[0], i - 2 * E::WIDTH);
-                let second = begin!(i + E::WIDTH);
-                end!(begun[1], i - E::WIDTH);
-                begun = [first, second];
-                i += 2 * E::WIDTH;
-            }
-            end!(begun[0], i - 2 * E::WIDTH);
-            end!(begun[1], i - E::WIDTH);
-        }
-        while i < n {
-            E::store(s, exp_scaled::<E, S>(s, E::load(s, x.add(i)), magic), out.add(i));
-            i += E::WIDTH;
         }
     }
 }

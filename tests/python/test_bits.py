@@ -121,6 +121,42 @@ def test_levels_on_every_family(family: str, dtype: Any, rng: np.random.Generato
                     compare(name, f(batch), want, what)
 
 
+@pytest.mark.parametrize("classes", [256, 257, 511, 512, 1000, 1024])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_levels_on_rows_that_differ(dtype: Any, classes: int, rng: np.random.Generator) -> None:
+    """Long rows of very different maxima, some of them ignored: none is taken for another's."""
+    n = 141  # more than two groups of rows
+    x = rng.normal(0, 1, (n, classes)) + rng.uniform(-60, 60, (n, 1))
+    x[np.arange(n), rng.integers(0, classes, n)] += rng.uniform(0, 60, n)
+    x[rng.integers(0, n, 7), rng.integers(0, classes, 7)] = [
+        np.nan,
+        np.inf,
+        -np.inf,
+        0,
+        90,
+        -90,
+        700,
+    ]
+    logits = x.astype(dtype)
+    labels = rng.integers(0, classes, n)
+    labels[rng.random(n) < 0.3] = -100
+    temperature = rng.uniform(0.5, 2, (n, 1)).astype(dtype)
+    results = {}
+    for level in core.simd_levels():
+        core.set_simd_level(level)
+        results[level] = (
+            lk.logsumexp(logits, axis=1),
+            lk.softmax(logits, axis=1),
+            lk.softmax(logits, axis=1, temperature=temperature),
+            *lk.cross_entropy_value_and_grad(logits, labels, reduction="none"),
+            *lk.cross_entropy_value_and_grad(
+                logits, labels, reduction="none", temperature=temperature
+            ),
+        )
+    for level, result in results.items():
+        compare("rows that differ", result, results["portable"], f"at {level}")
+
+
 # --- threads -------------------------------------------------------------------------------------
 
 
