@@ -197,8 +197,8 @@ pub trait Simd: Lanes<f32> + Lanes<f64> {
     /// [`Simd::exp_sum_compensated`] or, for 16-bit numbers, [`crate::math::exp_begin`]: where registers are few and the
     /// processor waits for results.
     const SUMS_APART: bool;
-    /// Whether two exponentials are best under way at any time, and the maximum of the next row looked for meanwhile: where
-    /// registers are many.
+    /// Whether two exponentials of a sum are best under way at any time, and the maximum of a later row looked for meanwhile:
+    /// where registers are many.
     const OVERLAPS: bool;
     /// Results of a group of rows that stay in the caches nearest to the processor, beside their operands.
     const GROUP_BYTES: usize;

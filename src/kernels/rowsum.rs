@@ -657,7 +657,7 @@ unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
 /// of the `n` elements at `next`, as [`block_max`] has it: they are read while the processor computes.
 ///
 /// # Safety
-/// As [`block_sum`]; with `NEXT`, `next` is valid for reading `n` elements.
+/// As [`block_sum`]; `n` is at least [`OVERLAPPED`] vectors; with `NEXT`, `next` is valid for reading `n` elements.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "those of `block_sum`, and one")]
 unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const HOW: u8, const NEXT: bool>(
@@ -1228,7 +1228,7 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                     let later = j + i + CHAINED;
                     if chained && later < rows.n && counted >> later & 1 == 1 {
                         let (ahead, then) = (rows.ahead, rows.x(0, later));
-                        // SAFETY: as below; a row has `len` elements.
+                        // SAFETY: as below; every row has `len` elements, enough to overlap.
                         (*sum, next[i]) = unsafe {
                             overlapped_pairs::<E, S, X, HOW, true>(
                                 s, x, rows.len, before, magic, out, ahead, then,
