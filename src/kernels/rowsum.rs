@@ -472,9 +472,8 @@ unsafe fn block_sum<E: Element, S: Simd, X: Source<E>, const HOW: u8>(
     }
 }
 
-/// Vectors from which on a loop is long enough for [`overlapped_pairs`]: two exponentials are under way, and the sum lags
-/// behind.
-const OVERLAPPED: usize = LAG + 2;
+/// Vectors from which on a row is long enough for [`overlapped_pairs`]: two exponentials are under way.
+const OVERLAPPED: usize = 2;
 
 /// Whether `n` elements are best summed by [`overlapped_pairs`].
 #[inline(always)]
@@ -709,7 +708,7 @@ unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const HOW: u8, con
             i += 2 * E::WIDTH;
         };
     }
-    while i < lag + 2 * E::WIDTH {
+    while i < lag + 2 * E::WIDTH && i + 2 * E::WIDTH <= whole {
         pair!();
     }
     while i + 2 * E::WIDTH <= whole {
@@ -717,24 +716,37 @@ unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const HOW: u8, con
         add!(i - lag - 4 * E::WIDTH);
         add!(i - lag - 3 * E::WIDTH);
     }
-    end!(begun[0], i - 2 * E::WIDTH);
-    end!(begun[1], i - E::WIDTH);
+    let mut added = i.saturating_sub(lag + 2 * E::WIDTH);
     if i < whole {
         let last = begin!(i);
-        end!(last, i);
-    }
-    let mut i = i - lag - 2 * E::WIDTH;
-    while i < whole {
-        add!(i);
+        end!(begun[0], i - 2 * E::WIDTH);
+        begun = [begun[1], last];
         i += E::WIDTH;
     }
-    if NEXT && whole < n {
-        // (Some elements of the vector before it again.)
-        // SAFETY: there are at least as many as a vector has.
-        max = E::max(s, unsafe { E::load(s, next.add(n - E::WIDTH)) }, max);
+    // What is left, less than a vector. (No closure: it would be a function without the instruction set.)
+    let mut rest = begun[1];
+    if whole < n {
+        if NEXT {
+            // (Some elements of the vector before it again.)
+            // SAFETY: there are at least as many as a vector has.
+            max = E::max(s, unsafe { E::load(s, next.add(n - E::WIDTH)) }, max);
+        }
+        // SAFETY: `n - whole < WIDTH` elements are left.
+        rest = before.begin::<HOW>(s, unsafe { x.load_first(s, whole, n - whole) }, magic);
     }
-    // SAFETY: the caller's promise; what is before `whole` is done.
-    (unsafe { add_rest::<E, S, X, HOW>(s, acc, x, (whole, n), before, magic, out) }, max)
+    end!(begun[0], i - 2 * E::WIDTH);
+    end!(begun[1], i - E::WIDTH);
+    while added < whole {
+        add!(added);
+        added += E::WIDTH;
+    }
+    if whole < n {
+        let e = exp_end::<E, S>(s, rest);
+        // SAFETY: as above.
+        unsafe { E::store_first(s, e, out.add(whole), n - whole) };
+        acc = E::accumulate(s, acc, e);
+    }
+    (acc, max)
 }
 
 /// Writes [`exp_scaled`] of `n` elements, whole vectors, to `out`, which may be `x`. With `KEPT` none is so small that its
@@ -1145,7 +1157,7 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
         let mut unkept = MaybeUninit::<Block>::uninit();
         let zero = Double::splat(s, 0.0);
         let mut far = 0;
-        let chained = rows.len >= LONG && overlaps::<E, S>(rows.len) && !X::HALVES && rows.maxima.is_none();
+        let chained = overlaps::<E, S>(rows.len) && !X::HALVES && rows.maxima.is_none();
         let step = if rows.len < LONG {
             E::WIDTH
         } else if chained {
@@ -1155,7 +1167,7 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
         };
         debug_assert!(rows.len >= LONG || !X::HALVES && rows.maxima.is_none(), "few rows at a time");
         // The maxima of the next rows, as far as they are known already.
-        let (mut next, mut known) = ([E::splat(s, E::ZERO); CHAINED], 0u64);
+        let (mut next, mut known) = ([E::splat(s, E::ZERO); MAX_WIDTH], 0u64);
         for j in (0..rows.n).step_by(step) {
             let n = (rows.n - j).min(step);
             let mut max = [E::splat(s, E::ZERO); MAX_WIDTH];
@@ -1225,7 +1237,7 @@ impl<E: Element, X: Source<E>> ShortRows<'_, E, X> {
                     let magic = E::splat(s, lanes[i]);
                     let heat = if HOW == TEMPER { group.heat(j + i) } else { None };
                     let before = Before::new(s, E::ZERO, heat);
-                    let later = j + i + CHAINED;
+                    let later = j + i + step;
                     if chained && later < rows.n && counted >> later & 1 == 1 {
                         let (ahead, then) = (rows.ahead, rows.x(0, later));
                         // SAFETY: as below; every row has `len` elements, enough to overlap.
