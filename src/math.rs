@@ -264,17 +264,33 @@ const LOG1P_UNIT: [f64; 6] = [
 /// `log(1 + t)` for wide numbers `0 <= t <= 1`: to `2^-37` (`f32`), or as [`log1p`]. NaN stays NaN.
 ///
 /// `f32`: the odd series in `s = t / (2 + t)`, at most 1/3, without splitting off a power of two.
-#[inline(always)]
+#[cfg(test)]
 pub(crate) fn log1p_unit<E: Element, S: Simd>(s: S, t: Acc<S>) -> Acc<S> {
+    log1p_unit_end::<E, S>(s, log1p_unit_begin::<E, S>(s, t))
+}
+
+/// The first half of [`log1p_unit`], for [`log1p_unit_end`] to complete.
+#[inline(always)]
+pub(crate) fn log1p_unit_begin<E: Element, S: Simd>(s: S, t: Acc<S>) -> Acc<S> {
     if E::COMPENSATED {
-        let (log, low) = log1p(s, t[0], t[1]);
+        return t;
+    }
+    let two = Double::splat(s, 2.0);
+    let inverse = reciprocal(s, [Double::add(s, t[0], two), Double::add(s, t[1], two)]);
+    [Double::mul(s, t[0], inverse[0]), Double::mul(s, t[1], inverse[1])]
+}
+
+/// The other half.
+#[inline(always)]
+pub(crate) fn log1p_unit_end<E: Element, S: Simd>(s: S, begun: Acc<S>) -> Acc<S> {
+    if E::COMPENSATED {
+        let (log, low) = log1p(s, begun[0], begun[1]);
         return [log, low];
     }
     let c = |x: f64| Double::splat(s, x);
-    let inverse = reciprocal(s, [Double::add(s, t[0], c(2.0)), Double::add(s, t[1], c(2.0))]);
     let mut log = [c(0.0); 2];
     for i in 0..2 {
-        let q = Double::mul(s, t[i], inverse[i]);
+        let q = begun[i];
         let z = Double::mul(s, q, q);
         let mut poly = c(LOG1P_UNIT[0]);
         for &coefficient in &LOG1P_UNIT[1..] {

@@ -15,10 +15,11 @@
 #![expect(unsafe_code, reason = "vector loads take pointers")]
 
 use crate::float::{Acc, Double, Element, skip_zero};
-use crate::kernels::map::{self, Map};
+use crate::kernels::map;
 use crate::lines::AHEAD_BYTES;
-use crate::math::{exp_split, exp_wide, log1p_unit};
+use crate::math::{exp_split, exp_wide, log1p_unit_begin, log1p_unit_end};
 use crate::simd::{Simd, Task, prefetch};
+use std::mem::MaybeUninit;
 
 /// From here on `exp(-|x|)` is carried on a scale of its own (`f64`).
 const FAR: f64 = 300.0;
@@ -89,23 +90,16 @@ struct Exponential<E: Element, S: Simd> {
 }
 
 impl<E: Element, S: Simd> Exponential<E, S> {
+    /// From what [`Lanes::exponential`] found.
     #[inline(always)]
-    fn new(s: S, magnitude: E::V<S>) -> Self {
-        let zero = E::splat(s, E::ZERO);
-        let minus = E::sub(s, zero, magnitude);
-        if E::COMPENSATED {
-            let is_far = E::lt(s, E::splat(s, E::from_f64(FAR)), magnitude);
-            let offset = E::select(s, is_far, E::splat(s, E::from_f64(FAR_POWER)), zero);
-            let e = exp_wide::<E, S>(s, minus, zero, offset);
-            let near = E::wide(s, E::select(s, is_far, zero, e));
-            return Exponential { near, far: E::wide(s, e), is_far };
-        }
-        let limit = E::splat(s, E::from_f64(GONE));
-        let gone = E::lt(s, limit, magnitude);
-        let (p, n) = exp_split::<E, S>(s, E::select(s, gone, zero, minus));
-        let (p, n) = (E::wide(s, E::select(s, gone, zero, p)), E::wide(s, n));
-        let near = [Double::scale(s, p[0], n[0]), Double::scale(s, p[1], n[1])];
-        Exponential { near, far: near, is_far: gone }
+    fn new(s: S, e: Acc<S>, magnitude: E::V<S>) -> Self {
+        let is_far = far::<E, S>(s, magnitude);
+        let near = if E::COMPENSATED {
+            E::wide(s, E::select(s, is_far, E::splat(s, E::ZERO), E::narrow(s, e)))
+        } else {
+            e
+        };
+        Exponential { near, far: e, is_far }
     }
 
     /// `factor value` of the near exponential, or `factor e` where that is far.
@@ -156,18 +150,31 @@ impl<E: Element, S: Simd> Lanes<E, S> {
         (if WEIGHTED { E::product(s, E::wide(s, self.pos_weight), t) } else { t }, rest)
     }
 
+    /// `exp(-|x|)`: where `|x|` is far, 0 (`f32`), or times `2^FAR_POWER`.
     #[inline(always)]
-    fn loss<const WEIGHTED: bool>(&self, s: S) -> Acc<S> {
+    fn exponential(&self, s: S) -> Acc<S> {
+        let zero = E::splat(s, E::ZERO);
+        let magnitude = self.magnitude(s);
+        let (minus, is_far) = (E::sub(s, zero, magnitude), far::<E, S>(s, magnitude));
+        if E::COMPENSATED {
+            let offset = E::select(s, is_far, E::splat(s, E::from_f64(FAR_POWER)), zero);
+            return E::wide(s, exp_wide::<E, S>(s, minus, zero, offset));
+        }
+        let (p, n) = exp_split::<E, S>(s, E::select(s, is_far, zero, minus));
+        let (p, n) = (E::wide(s, E::select(s, is_far, zero, p)), E::wide(s, n));
+        [Double::scale(s, p[0], n[0]), Double::scale(s, p[1], n[1])]
+    }
+
+    /// The loss, from the exponential and `log1p` of the near one.
+    #[inline(always)]
+    fn loss<const WEIGHTED: bool>(&self, s: S, e: &Exponential<E, S>, log: Acc<S>) -> Acc<S> {
         let (zero, one) = (E::splat(s, E::ZERO), E::splat(s, E::ONE));
-        let a = self.magnitude(s);
-        let e = Exponential::<E, S>::new(s, a);
-        let log = log1p_unit::<E, S>(s, e.near);
         let (positive, rest) = self.coefficients::<WEIGHTED>(s);
         let below = E::lt(s, self.x, zero);
         let slope = select::<E, S>(s, below, positive, rest);
         // Zero exactly where the slope is.
         let factor = E::select(s, below, self.t, E::sub(s, self.t, one));
-        let mut a = skip_zero::<E, S>(s, factor, zero, a);
+        let mut a = skip_zero::<E, S>(s, factor, zero, self.magnitude(s));
         if WEIGHTED {
             a = skip_zero::<E, S>(s, E::select(s, below, self.pos_weight, one), zero, a);
         }
@@ -180,15 +187,19 @@ impl<E: Element, S: Simd> Lanes<E, S> {
         E::merge(s, linear, e.times(s, E::wide(s, one), log))
     }
 
-    /// The gradient times a factor.
+    /// The gradient times a factor, from the exponential and `sigmoid(|x|)`.
     #[inline(always)]
-    fn gradient<const WEIGHTED: bool>(&self, s: S, factor: Acc<S>) -> Acc<S> {
-        let e = Exponential::<E, S>::new(s, self.magnitude(s));
+    fn gradient<const WEIGHTED: bool>(
+        &self,
+        s: S,
+        e: &Exponential<E, S>,
+        large: Acc<S>,
+        factor: Acc<S>,
+    ) -> Acc<S> {
         let (positive, rest) = self.coefficients::<WEIGHTED>(s);
         let factor = if WEIGHTED { E::product(s, factor, E::wide(s, self.weight)) } else { factor };
         let below = E::lt(s, self.x, E::splat(s, E::ZERO));
         let positive = minus(s, positive);
-        let large = E::inverse(s, E::merge(s, E::wide(s, E::splat(s, E::ONE)), e.near));
         let small = E::product(s, e.near, large);
         let of_large = E::product(s, factor, select::<E, S>(s, below, positive, rest));
         let of_small = E::product(s, factor, select::<E, S>(s, below, rest, positive));
@@ -196,60 +207,153 @@ impl<E: Element, S: Simd> Lanes<E, S> {
     }
 }
 
-/// The sum of the losses of a chunk, as `(high, low)`.
-pub(crate) struct LossSum<E: Element, const WEIGHTED: bool> {
-    pub(crate) of: Logistic<E>,
-    pub(crate) len: usize,
+/// Where `exp(-|x|)` is far.
+#[inline(always)]
+fn far<E: Element, S: Simd>(s: S, magnitude: E::V<S>) -> E::M<S> {
+    E::lt(s, E::splat(s, E::from_f64(if E::COMPENSATED { FAR } else { GONE })), magnitude)
 }
 
-impl<E: Element, const WEIGHTED: bool> Task for LossSum<E, WEIGHTED> {
+/// What a [`Pass`] computes: the sum of the losses, each loss, each gradient.
+pub(crate) const SUM: u8 = 1;
+pub(crate) const LOSSES: u8 = 2;
+pub(crate) const GRADIENT: u8 = 4;
+
+/// A pass over a chunk: the sum of its losses as `(high, low)`; and to `out`, which may be the very memory of an operand,
+/// either the losses or the gradient.
+pub(crate) struct Pass<E: Element, const WEIGHTED: bool, const WHAT: u8> {
+    pub(crate) of: Logistic<E>,
+    pub(crate) len: usize,
+    /// What multiplies the gradient: one number as `(high, low)`, unless there is an array.
+    pub(crate) factor: (f64, f64),
+    /// Null where there is one factor.
+    pub(crate) factors: *const E::T,
+    pub(crate) out: *mut E::T,
+    pub(crate) stream: bool,
+}
+
+/// Vectors that each step is taken for before the next one: an element is a chain of two hundred cycles, of which the processor
+/// would hold less than one vector's.
+const SOME: usize = 8;
+/// Elements that are written past the caches together.
+const PIECE: usize = 1024;
+
+impl<E: Element, const WEIGHTED: bool, const WHAT: u8> Pass<E, WEIGHTED, WHAT> {
+    /// Computes `n` elements from `start` on, [`SOME`] vectors at most.
+    ///
+    /// # Safety
+    /// The operands have them, and `to` has room for results.
+    #[inline(always)]
+    unsafe fn some<S: Simd>(&self, s: S, mut acc: Acc<S>, start: usize, n: usize, to: *mut E::T) -> Acc<S> {
+        let mut memory = [[MaybeUninit::<Acc<S>>::uninit(); SOME]; 3];
+        let [exponentials, logs, larges] = &mut memory;
+        let vectors = n.div_ceil(E::WIDTH);
+        macro_rules! lanes {
+            ($v:expr) => {
+                // SAFETY: as many elements remain.
+                unsafe {
+                    self.of.at::<WEIGHTED, S>(s, start + $v * E::WIDTH, (n - $v * E::WIDTH).min(E::WIDTH))
+                }
+            };
+        }
+        for v in 0..vectors {
+            for x in [self.of.x, self.of.t] {
+                prefetch(x.wrapping_add(start + v * E::WIDTH).wrapping_byte_add(AHEAD_BYTES));
+            }
+            exponentials[v].write(lanes!(v).exponential(s));
+        }
+        macro_rules! exponential {
+            ($v:expr, $lanes:expr) => {
+                // SAFETY: written above.
+                Exponential::<E, S>::new(s, unsafe { exponentials[$v].assume_init() }, $lanes.magnitude(s))
+            };
+        }
+        if WHAT & (SUM | LOSSES) != 0 {
+            for v in 0..vectors {
+                logs[v].write(log1p_unit_begin::<E, S>(s, exponential!(v, lanes!(v)).near));
+            }
+            for log in &mut logs[..vectors] {
+                // SAFETY: written above.
+                log.write(log1p_unit_end::<E, S>(s, unsafe { log.assume_init() }));
+            }
+        }
+        if WHAT & GRADIENT != 0 {
+            let one = E::wide(s, E::splat(s, E::ONE));
+            for v in 0..vectors {
+                let sum = E::merge(s, one, exponential!(v, lanes!(v)).near);
+                larges[v].write(E::inverse(s, sum));
+            }
+        }
+        for v in 0..vectors {
+            let lanes = lanes!(v);
+            let e = exponential!(v, lanes);
+            if WHAT & (SUM | LOSSES) != 0 {
+                // SAFETY: written above.
+                let loss = lanes.loss::<WEIGHTED>(s, &e, unsafe { logs[v].assume_init() });
+                if WHAT & SUM != 0 {
+                    acc = E::merge(s, acc, loss);
+                } else {
+                    // SAFETY: the caller's promise.
+                    unsafe { put::<E, S, WEIGHTED>(s, &lanes, E::value(s, loss), to, v, n) };
+                }
+            }
+            if WHAT & GRADIENT != 0 {
+                let (i, left) = (start + v * E::WIDTH, (n - v * E::WIDTH).min(E::WIDTH));
+                // SAFETY: the caller's promise; written above.
+                unsafe {
+                    let factor = map::wide_factor::<E, S>(s, self.factor, self.factors, i, left);
+                    let gradient = lanes.gradient::<WEIGHTED>(s, &e, larges[v].assume_init(), factor);
+                    put::<E, S, WEIGHTED>(s, &lanes, E::value(s, gradient), to, v, n);
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// Writes vector `v` of `n` results.
+///
+/// # Safety
+/// `to` has room for `n` results, of which the vector has at least one.
+#[inline(always)]
+unsafe fn put<E: Element, S: Simd, const WEIGHTED: bool>(
+    s: S,
+    lanes: &Lanes<E, S>,
+    y: E::V<S>,
+    to: *mut E::T,
+    v: usize,
+    n: usize,
+) {
+    let y = E::canonical(s, if WEIGHTED { map::zero_where::<E, S>(s, lanes.weight, y) } else { y });
+    let (i, left) = (v * E::WIDTH, n - v * E::WIDTH);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if left >= E::WIDTH { E::store(s, y, to.add(i)) } else { E::store_first(s, y, to.add(i), left) }
+    }
+}
+
+impl<E: Element, const WEIGHTED: bool, const WHAT: u8> Task for Pass<E, WEIGHTED, WHAT> {
     type Out = (f64, f64);
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        for i in (0..self.len).step_by(E::WIDTH) {
-            let n = (self.len - i).min(E::WIDTH);
-            for x in [self.of.x, self.of.t] {
-                prefetch(x.wrapping_add(i).wrapping_byte_add(AHEAD_BYTES));
+        let mut piece = [E::ZERO; PIECE];
+        for start in (0..self.len).step_by(PIECE) {
+            let n = (self.len - start).min(PIECE);
+            let to = if self.stream { piece.as_mut_ptr() } else { self.out.wrapping_add(start) };
+            for i in (0..n).step_by(SOME * E::WIDTH) {
+                // SAFETY: the operands and the output hold `len` elements, the piece has room for `n`.
+                acc =
+                    unsafe { self.some(s, acc, start + i, (n - i).min(SOME * E::WIDTH), to.wrapping_add(i)) };
             }
-            // SAFETY: `n` elements remain.
-            let lanes = unsafe { self.of.at::<WEIGHTED, S>(s, i, n) };
-            acc = E::merge(s, acc, lanes.loss::<WEIGHTED>(s));
+            if self.stream {
+                // SAFETY: as above.
+                unsafe { map::write_row(s, &map::Identity::<E>(to), self.out.add(start), n, true) };
+            }
+        }
+        if self.stream {
+            s.fence();
         }
         E::reduce(s, acc)
-    }
-}
-
-/// The loss, elementwise.
-pub(crate) struct Losses<E: Element, const WEIGHTED: bool>(pub(crate) Logistic<E>);
-
-impl<E: Element, const WEIGHTED: bool> Map<E> for Losses<E, WEIGHTED> {
-    #[inline(always)]
-    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
-        // SAFETY: the caller's promise.
-        let lanes = unsafe { self.0.at::<WEIGHTED, S>(s, i, n) };
-        let loss = E::value(s, lanes.loss::<WEIGHTED>(s));
-        E::canonical(s, if WEIGHTED { map::zero_where::<E, S>(s, lanes.weight, loss) } else { loss })
-    }
-}
-
-/// The gradient times a factor, elementwise; the factor is one number as `(high, low)`, or an array.
-pub(crate) struct LossGradient<E: Element, const WEIGHTED: bool> {
-    pub(crate) of: Logistic<E>,
-    pub(crate) factor: (f64, f64),
-    /// Null where there is one factor.
-    pub(crate) factors: *const E::T,
-}
-
-impl<E: Element, const WEIGHTED: bool> Map<E> for LossGradient<E, WEIGHTED> {
-    #[inline(always)]
-    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
-        // SAFETY: the caller's promise.
-        let lanes = unsafe { self.of.at::<WEIGHTED, S>(s, i, n) };
-        // SAFETY: the caller's promise.
-        let factor = unsafe { map::wide_factor::<E, S>(s, self.factor, self.factors, i, n) };
-        let gradient = E::value(s, lanes.gradient::<WEIGHTED>(s, factor));
-        E::canonical(s, if WEIGHTED { map::zero_where::<E, S>(s, lanes.weight, gradient) } else { gradient })
     }
 }

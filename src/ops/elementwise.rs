@@ -4,7 +4,7 @@
 use super::{Shared, compiled, flat, flat_backwards, rounded, streams_flat, wants};
 use crate::error::Error;
 use crate::float::{Element, Float};
-use crate::kernels::binary_cross_entropy::{Logistic, LossGradient, LossSum, Losses};
+use crate::kernels::binary_cross_entropy::{GRADIENT, LOSSES, Logistic, Pass, SUM};
 use crate::kernels::labels::LabelType;
 use crate::kernels::map::{Map, Write};
 use crate::kernels::mse::{
@@ -311,6 +311,34 @@ impl<T: Float> BinaryLoss<T> {
     }
 }
 
+impl<T: Float> BinaryLoss<T> {
+    fn pass<const WHAT: u8>(
+        &self,
+        start: usize,
+        memory: &mut Memory<T>,
+        incoming: Incoming<T>,
+        Out { to: out, len, stream }: Out<T>,
+    ) -> (f64, f64) {
+        let of = self.at(start, len, memory);
+        let (factor, factors) = incoming.at(start);
+        if self.is_weighted() {
+            dispatch(Pass::<T::Ops, true, WHAT> { of, len, factor, factors, out, stream })
+        } else {
+            dispatch(Pass::<T::Ops, false, WHAT> { of, len, factor, factors, out, stream })
+        }
+    }
+
+    /// The sum that a pass has found; of losses that overflow, found again.
+    fn sum_of(&self, sum: (f64, f64), start: usize, len: usize, memory: &mut Memory<T>) -> Sum {
+        if size_of::<T>() == 4 || sum.0.is_finite() {
+            return Sum::new(sum, 0);
+        }
+        let mut losses = vec![T::default(); len];
+        self.write(start, memory, Out { to: losses.as_mut_ptr(), len, stream: false });
+        Sum::of_large(&losses.iter().map(|&loss| T::Ops::to_f64(loss)).collect::<Vec<_>>())
+    }
+}
+
 impl<T: Float> ElementLoss<T> for BinaryLoss<T> {
     fn len(&self) -> usize {
         self.len
@@ -325,35 +353,29 @@ impl<T: Float> ElementLoss<T> for BinaryLoss<T> {
         None
     }
     fn sum(&self, start: usize, len: usize, memory: &mut Memory<T>) -> Sum {
-        let of = self.at(start, len, memory);
-        let sum = if self.is_weighted() {
-            dispatch(LossSum::<T::Ops, true> { of, len })
-        } else {
-            dispatch(LossSum::<T::Ops, false> { of, len })
-        };
-        if size_of::<T>() == 4 || sum.0.is_finite() {
-            return Sum::new(sum, 0);
-        }
-        let mut losses = vec![T::default(); len];
-        self.write(start, memory, Out { to: losses.as_mut_ptr(), len, stream: false });
-        Sum::of_large(&losses.iter().map(|&loss| T::Ops::to_f64(loss)).collect::<Vec<_>>())
+        let nowhere = Out { to: std::ptr::null_mut(), len, stream: false };
+        let sum = self.pass::<SUM>(start, memory, Incoming::One((1.0, 0.0)), nowhere);
+        self.sum_of(sum, start, len, memory)
     }
     fn write(&self, start: usize, memory: &mut Memory<T>, out: Out<T>) {
-        let of = self.at(start, out.len, memory);
-        if self.is_weighted() {
-            out.write(Losses::<T::Ops, true>(of));
-        } else {
-            out.write(Losses::<T::Ops, false>(of));
-        }
+        self.pass::<LOSSES>(start, memory, Incoming::One((1.0, 0.0)), out);
     }
     fn write_gradient(&self, start: usize, memory: &mut Memory<T>, incoming: Incoming<T>, out: Out<T>) {
-        let of = self.at(start, out.len, memory);
-        let (factor, factors) = incoming.at(start);
-        if self.is_weighted() {
-            out.write(LossGradient::<T::Ops, true> { of, factor, factors });
-        } else {
-            out.write(LossGradient::<T::Ops, false> { of, factor, factors });
-        }
+        self.pass::<GRADIENT>(start, memory, incoming, out);
+    }
+    fn sum_with_gradient(
+        &self,
+        start: usize,
+        memory: &mut Memory<T>,
+        factor: (f64, f64),
+        out: Out<T>,
+    ) -> Option<Sum> {
+        let in_place = self.operands().map(|x| x.wrapping_add(start)).contains(&out.to.cast_const());
+        // (A sum that overflows is found again from the operands.)
+        (size_of::<T>() == 4 || !in_place).then(|| {
+            let sum = self.pass::<{ SUM | GRADIENT }>(start, memory, Incoming::One(factor), out);
+            self.sum_of(sum, start, out.len, memory)
+        })
     }
 }
 
