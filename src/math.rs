@@ -261,15 +261,10 @@ const LOG1P_UNIT: [f64; 6] = [
     0.666_666_663_635_565_3,
 ];
 
-/// `log(1 + t)` for wide numbers `0 <= t <= 1`: to `2^-37` (`f32`), or as [`log1p`]. NaN stays NaN.
+/// Begins `log(1 + t)` for wide numbers `0 <= t <= 1`, for [`log1p_unit_end`] to complete: to `2^-37` (`f32`), or as
+/// [`log1p`]. NaN stays NaN.
 ///
 /// `f32`: the odd series in `s = t / (2 + t)`, at most 1/3, without splitting off a power of two.
-#[cfg(test)]
-pub(crate) fn log1p_unit<E: Element, S: Simd>(s: S, t: Acc<S>) -> Acc<S> {
-    log1p_unit_end::<E, S>(s, log1p_unit_begin::<E, S>(s, t))
-}
-
-/// The first half of [`log1p_unit`], for [`log1p_unit_end`] to complete.
 #[inline(always)]
 pub(crate) fn log1p_unit_begin<E: Element, S: Simd>(s: S, t: Acc<S>) -> Acc<S> {
     if E::COMPENSATED {
@@ -280,7 +275,7 @@ pub(crate) fn log1p_unit_begin<E: Element, S: Simd>(s: S, t: Acc<S>) -> Acc<S> {
     [Double::mul(s, t[0], inverse[0]), Double::mul(s, t[1], inverse[1])]
 }
 
-/// The other half.
+/// The other half of [`log1p_unit_begin`].
 #[inline(always)]
 pub(crate) fn log1p_unit_end<E: Element, S: Simd>(s: S, begun: Acc<S>) -> Acc<S> {
     if E::COMPENSATED {

@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
-use super::{exp_scaled, exp_wide, log, log_ratio, log1p, log1p_unit, magic};
+use super::{exp_scaled, exp_wide, log, log_ratio, log1p, log1p_unit_begin, log1p_unit_end, magic};
 use crate::float::{Double, Element, Float, Single};
 use crate::simd::{Simd, Task, dispatch};
 use std::sync::Mutex;
@@ -562,7 +562,7 @@ fn log_f32_exhaustive() {
     worst.check("log, every positive f32, in 2^-50", 1.0);
 }
 
-/// [`log1p_unit`] of `f32` elements, whose `t` are any `f64` numbers.
+/// [`log1p_unit_begin`] and its other half of `f32` elements, whose `t` are any `f64` numbers.
 struct UnitLogs<'a> {
     t: &'a [f64],
     out: &'a mut [f64],
@@ -577,7 +577,7 @@ impl Task for UnitLogs<'_> {
             // SAFETY: 16 elements each.
             unsafe {
                 let t = [Double::load(s, t.as_ptr()), Double::load(s, t.as_ptr().add(8))];
-                let log = log1p_unit::<Single, S>(s, t);
+                let log = log1p_unit_end::<Single, S>(s, log1p_unit_begin::<Single, S>(s, t));
                 Double::store(s, log[0], out.as_mut_ptr());
                 Double::store(s, log[1], out.as_mut_ptr().add(8));
             }

@@ -154,8 +154,45 @@ def test_means_overflow_only_where_a_loss_does() -> None:
     assert bce(x, t) == 1.7e308
     assert bce(x, t, weight=1.0) == 1.7e308
     assert bce(x, t, reduction="sum") == np.inf
+    for grad_out in (None, x):
+        value, grad = bce_grad(x, t, grad_out=grad_out)
+        assert value == 1.7e308
+        np.testing.assert_array_equal(grad, np.full(9000, -1 / 9000))
     x = np.full(9000, -3e38, np.float32)
     assert bce(x, t.astype(np.float32)) == np.float32(3e38)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 127, 128, 129, 1023, 1025, 4095, 5000, 20_000])
+def test_one_pass_has_the_bits_of_two(
+    dtype: Any, weighted: bool, n: int, rng: np.random.Generator
+) -> None:
+    x = rng.permutation(logits(rng, n, dtype))[:n]
+    t = rng.uniform(0, 1, n).astype(dtype)
+    p, w = rng.uniform(0, 3, (2, n)).astype(dtype)
+    options: dict[str, Any] = {"pos_weight": p, "weight": w} if weighted else {}
+    losses, grad = bce_grad(x, t, reduction="none", **options)
+    assert_same_bits(bce(x, t, reduction="none", **options), losses)
+    value, same = bce_grad(x, t, reduction="sum", **options)
+    assert_same_bits(same, grad)
+    assert_same_bits(bce(x, t, reduction="sum", **options), value)
+    for operand in (x, t):
+        one = operand.copy()
+        operands = (one, t) if operand is x else (x, one)
+        result = bce_grad(*operands, reduction="sum", grad_out=one, **options)
+        assert_same_bits(one, grad)
+        assert_same_bits(result[0], value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_past_the_caches(dtype: Any, rng: np.random.Generator) -> None:
+    x = rng.permutation(logits(rng, 500, dtype))
+    t = rng.uniform(0, 1, len(x)).astype(dtype)
+    n = (34 << 20) // x.itemsize
+    grad_out = np.empty(n + 3, dtype)[3:]
+    bce_grad(np.resize(x, n), np.resize(t, n), reduction="sum", grad_out=grad_out)
+    assert_same_bits(grad_out, np.resize(bce_grad(x, t, reduction="sum")[1], n))
 
 
 # --- special values ------------------------------------------------------------------------------
