@@ -16,6 +16,7 @@
 
 use crate::float::{Acc, Double, Element, skip_zero};
 use crate::kernels::map;
+use crate::kernels::mse::PIECE;
 use crate::lines::AHEAD_BYTES;
 use crate::math::{exp_split, exp_wide, log1p_unit_begin, log1p_unit_end};
 use crate::simd::{Simd, Task, prefetch};
@@ -218,8 +219,9 @@ pub(crate) const SUM: u8 = 1;
 pub(crate) const LOSSES: u8 = 2;
 pub(crate) const GRADIENT: u8 = 4;
 
-/// A pass over a chunk: the sum of its losses as `(high, low)`; and to `out`, which may be the very memory of an operand,
-/// either the losses or the gradient.
+/// A pass over a chunk: the sum of its losses as `(high, low)`, and the losses or the gradient. Whoever makes one promises `len`
+/// elements of the operands, and of the factors unless they are null; and of `out`, which is apart from them or the very memory
+/// of an operand. For the sum alone, `out` is not used and nothing is streamed.
 pub(crate) struct Pass<E: Element, const WEIGHTED: bool, const WHAT: u8> {
     pub(crate) of: Logistic<E>,
     pub(crate) len: usize,
@@ -234,14 +236,11 @@ pub(crate) struct Pass<E: Element, const WEIGHTED: bool, const WHAT: u8> {
 /// Vectors that each step is taken for before the next one: an element is a chain of two hundred cycles, of which the processor
 /// would hold less than one vector's.
 const SOME: usize = 8;
-/// Elements that are written past the caches together.
-const PIECE: usize = 1024;
-
 impl<E: Element, const WEIGHTED: bool, const WHAT: u8> Pass<E, WEIGHTED, WHAT> {
     /// Computes `n` elements from `start` on, [`SOME`] vectors at most.
     ///
     /// # Safety
-    /// The operands have them, and `to` has room for results.
+    /// The operands have them; `to` has room for results, if there are any, and is as the promise says of `out`.
     #[inline(always)]
     unsafe fn some<S: Simd>(&self, s: S, mut acc: Acc<S>, start: usize, n: usize, to: *mut E::T) -> Acc<S> {
         let mut memory = [[MaybeUninit::<Acc<S>>::uninit(); SOME]; 3];
@@ -258,6 +257,9 @@ impl<E: Element, const WEIGHTED: bool, const WHAT: u8> Pass<E, WEIGHTED, WHAT> {
         for v in 0..vectors {
             for x in [self.of.x, self.of.t] {
                 prefetch(x.wrapping_add(start + v * E::WIDTH).wrapping_byte_add(AHEAD_BYTES));
+            }
+            if WHAT != SUM && !self.stream {
+                prefetch(to.wrapping_add(v * E::WIDTH).wrapping_byte_add(AHEAD_BYTES).cast_const());
             }
             exponentials[v].write(lanes!(v).exponential(s));
         }
@@ -336,18 +338,21 @@ impl<E: Element, const WEIGHTED: bool, const WHAT: u8> Task for Pass<E, WEIGHTED
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
+        const {
+            assert!(matches!(WHAT, SUM | LOSSES | GRADIENT) || WHAT == SUM | GRADIENT);
+        }
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        let mut piece = [E::ZERO; PIECE];
+        let mut piece = MaybeUninit::<[E::T; PIECE]>::uninit();
         for start in (0..self.len).step_by(PIECE) {
             let n = (self.len - start).min(PIECE);
-            let to = if self.stream { piece.as_mut_ptr() } else { self.out.wrapping_add(start) };
+            let to = if self.stream { piece.as_mut_ptr().cast() } else { self.out.wrapping_add(start) };
             for i in (0..n).step_by(SOME * E::WIDTH) {
-                // SAFETY: the operands and the output hold `len` elements, the piece has room for `n`.
+                // SAFETY: the maker's promise; the piece has room for `n`.
                 acc =
                     unsafe { self.some(s, acc, start + i, (n - i).min(SOME * E::WIDTH), to.wrapping_add(i)) };
             }
             if self.stream {
-                // SAFETY: as above.
+                // SAFETY: as above; the piece holds `n` results.
                 unsafe { map::write_row(s, &map::Identity::<E>(to), self.out.add(start), n, true) };
             }
         }

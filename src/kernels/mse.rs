@@ -79,7 +79,7 @@ pub(crate) struct SumAndWrite<E: Element, L> {
 }
 
 /// Elements that are written past the caches together.
-const PIECE: usize = 1024;
+pub(crate) const PIECE: usize = 1024;
 
 impl<E: Element, L: LossAndGradient<E>> SumAndWrite<E, L> {
     /// Computes `n` elements from `start` on, their gradients to `to`.

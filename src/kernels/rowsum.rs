@@ -652,7 +652,7 @@ unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
     unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) }
 }
 
-/// [`block_sum`] with two exponentials under way at any time, of at least [`OVERLAPPED`] vectors. With `NEXT` also the maximum
+/// [`block_sum`] with two exponentials under way at any time, or three at the last, partial vector, of at least [`OVERLAPPED`] vectors. With `NEXT` also the maximum
 /// of the `n` elements at `next`, as [`block_max`] has it: they are read while the processor computes.
 ///
 /// # Safety
@@ -723,7 +723,8 @@ unsafe fn overlapped_pairs<E: Element, S: Simd, X: Source<E>, const HOW: u8, con
         begun = [begun[1], last];
         i += E::WIDTH;
     }
-    // What is left, less than a vector. (No closure: it would be a function without the instruction set.)
+    // What is left, less than a vector; if nothing is, `rest` is not used. (No closure: it would be a function without the
+    // instruction set.)
     let mut rest = begun[1];
     if whole < n {
         if NEXT {
@@ -1133,7 +1134,7 @@ pub(crate) const FEW: usize = 4;
 /// Elements of a row from which on so few are taken at a time: what their maximum has read is then still in the
 /// first-level cache.
 pub(crate) const LONG: usize = 256;
-/// So many at a time where the maxima of the next rows are found meanwhile: those of the first have to be found before.
+/// So many of them at a time where the maxima of the next rows are found meanwhile: those of the first have to be found before.
 const CHAINED: usize = 2;
 
 impl<E: Element, X: Source<E>> Task for ShortRows<'_, E, X> {

@@ -309,9 +309,8 @@ impl<T: Float> BinaryLoss<T> {
             weight: part_or_ones(self.weight, start, len, &mut memory.second),
         }
     }
-}
 
-impl<T: Float> BinaryLoss<T> {
+    /// A [`Pass`] over a chunk.
     fn pass<const WHAT: u8>(
         &self,
         start: usize,
@@ -346,7 +345,7 @@ impl<T: Float> ElementLoss<T> for BinaryLoss<T> {
     fn operands(&self) -> [*const T; 2] {
         match self.t {
             Targets::Floats(t) => [self.x, t],
-            Targets::Integers(..) => [self.x; 2],
+            Targets::Integers(t, _) => [self.x, t.cast()],
         }
     }
     fn weights(&self) -> Option<Cycle<T>> {

@@ -154,10 +154,20 @@ def test_means_overflow_only_where_a_loss_does() -> None:
     assert bce(x, t) == 1.7e308
     assert bce(x, t, weight=1.0) == 1.7e308
     assert bce(x, t, reduction="sum") == np.inf
-    for grad_out in (None, x):
-        value, grad = bce_grad(x, t, grad_out=grad_out)
-        assert value == 1.7e308
-        np.testing.assert_array_equal(grad, np.full(9000, -1 / 9000))
+    integers = t.astype(np.int64)
+    for options in ({}, {"weight": 1.0}):
+        for one, target, at in (
+            (x, t, None),
+            (x.copy(), t, 0),
+            (x, t.copy(), 1),
+            (x, integers, None),
+            (x.copy(), integers, 0),
+            (x, integers.copy(), 1),
+        ):
+            grad_out = None if at is None else (one, target)[at].view(np.float64)
+            value, grad = bce_grad(one, target, grad_out=grad_out, **options)
+            assert value == 1.7e308
+            np.testing.assert_array_equal(grad, np.full(9000, -1 / 9000))
     x = np.full(9000, -3e38, np.float32)
     assert bce(x, t.astype(np.float32)) == np.float32(3e38)
 
@@ -189,10 +199,17 @@ def test_one_pass_has_the_bits_of_two(
 def test_gradients_past_the_caches(dtype: Any, rng: np.random.Generator) -> None:
     x = rng.permutation(logits(rng, 500, dtype))
     t = rng.uniform(0, 1, len(x)).astype(dtype)
-    n = (34 << 20) // x.itemsize
-    grad_out = np.empty(n + 3, dtype)[3:]
-    bce_grad(np.resize(x, n), np.resize(t, n), reduction="sum", grad_out=grad_out)
-    assert_same_bits(grad_out, np.resize(bce_grad(x, t, reduction="sum")[1], n))
+    n = (34 << 20) // x.itemsize + 5
+    losses, grad = bce_grad(x, t, weight=0.3, reduction="none")
+    out, many, targets = np.empty(n + 3, dtype)[3:], np.resize(x, n), np.resize(t, n)
+    bce(many, targets, weight=0.3, reduction="none", out=out)
+    assert_same_bits(out, np.resize(losses, n))
+    total, _ = bce_grad(many, targets, weight=0.3, reduction="sum", grad_out=out)
+    assert_same_bits(out, np.resize(grad, n))
+    assert_same_bits(total, bce(many, targets, weight=0.3, reduction="sum"))
+    out[:] = 0
+    bce_grad(many, targets, weight=0.3, reduction="none", grad_out=out)
+    assert_same_bits(out, np.resize(grad, n))
 
 
 # --- special values ------------------------------------------------------------------------------

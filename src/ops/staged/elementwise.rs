@@ -116,19 +116,24 @@ where
     let divisor = of.divisor(reduction);
     let sums = Sums::new(of.len.div_ceil(CHUNK));
     let all = &sums;
-    let grad = grad
-        .map(|(g, out)| (Incoming::One(Sum::new((g, 0.0), 0).over(divisor).pair()), streams(of, &out), out));
+    let grad = grad.map(|(g, out)| (Sum::new((g, 0.0), 0).over(divisor).pair(), streams(of, &out), out));
     let grad = &grad;
     let work = |loss: &L, &Piece { start, len, block }: &Piece, memory: &mut Memory<f32>| {
-        let sum = loss.sum(start, len, memory);
+        let to = Out { to: block, len, stream: false };
+        let both = match grad {
+            Some((factor, ..)) if !divisor.is_zero() => loss.sum_with_gradient(start, memory, *factor, to),
+            _ => None,
+        };
+        let done = both.is_some();
+        let sum = both.unwrap_or_else(|| loss.sum(start, len, memory));
         // SAFETY: the chunk belongs to this thread alone.
         unsafe { all.set(start / CHUNK, sum) };
-        let Some((incoming, stream, out)) = grad else { return };
+        let Some((factor, stream, out)) = grad else { return };
         if divisor.is_zero() {
             // SAFETY: a chunk's block; zero bytes are zeros.
             unsafe { block.write_bytes(0, len) };
-        } else {
-            loss.write_gradient(start, memory, *incoming, Out { to: block, len, stream: false });
+        } else if !done {
+            loss.write_gradient(start, memory, Incoming::One(*factor), to);
         }
         // SAFETY: the gradient has these elements.
         unsafe { unstage_flat(out, start, len, block, *stream) };
