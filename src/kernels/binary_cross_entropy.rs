@@ -214,14 +214,16 @@ fn far<E: Element, S: Simd>(s: S, magnitude: E::V<S>) -> E::M<S> {
     E::lt(s, E::splat(s, E::from_f64(if E::COMPENSATED { FAR } else { GONE })), magnitude)
 }
 
-/// What a [`Pass`] computes: the sum of the losses, each loss, each gradient.
+/// A [`Pass`] gives the sum of the losses.
 pub(crate) const SUM: u8 = 1;
+/// A [`Pass`] writes each loss.
 pub(crate) const LOSSES: u8 = 2;
+/// A [`Pass`] writes the gradient.
 pub(crate) const GRADIENT: u8 = 4;
 
-/// A pass over a chunk: the sum of its losses as `(high, low)`, and the losses or the gradient. Whoever makes one promises `len`
-/// elements of the operands, and of the factors unless they are null; and of `out`, which is apart from them or the very memory
-/// of an operand. For the sum alone, `out` is not used and nothing is streamed.
+/// A pass over a chunk, which computes `WHAT`: one of the three, or the sum and the gradient; without [`SUM`] it gives zero. Whoever
+/// makes one promises `len` elements of the operands, and of the factors unless they are null; and of `out`, which is apart from
+/// them or the very memory of an operand. For the sum alone, `out` is not used and nothing is streamed.
 pub(crate) struct Pass<E: Element, const WEIGHTED: bool, const WHAT: u8> {
     pub(crate) of: Logistic<E>,
     pub(crate) len: usize,
@@ -236,6 +238,7 @@ pub(crate) struct Pass<E: Element, const WEIGHTED: bool, const WHAT: u8> {
 /// Vectors that each step is taken for before the next one: an element is a chain of two hundred cycles, of which the processor
 /// would hold less than one vector's.
 const SOME: usize = 8;
+
 impl<E: Element, const WEIGHTED: bool, const WHAT: u8> Pass<E, WEIGHTED, WHAT> {
     /// Computes `n` elements from `start` on, [`SOME`] vectors at most.
     ///

@@ -652,8 +652,9 @@ unsafe fn overlapped<E: Element, S: Simd, X: Source<E>>(
     unsafe { add_rest::<E, S, X, PLAIN>(s, acc, x, (whole, n), before, magic, out) }
 }
 
-/// [`block_sum`] with two exponentials under way at any time, or three at the last, partial vector, of at least [`OVERLAPPED`] vectors. With `NEXT` also the maximum
-/// of the `n` elements at `next`, as [`block_max`] has it: they are read while the processor computes.
+/// [`block_sum`] with two exponentials under way at any time, or three at the last, partial vector, of at least [`OVERLAPPED`]
+/// vectors. With `NEXT` also the maximum of the `n` elements at `next`, as [`block_max`] has it: they are read while the
+/// processor computes.
 ///
 /// # Safety
 /// As [`block_sum`]; `n` is at least [`OVERLAPPED`] vectors; with `NEXT`, `next` is valid for reading `n` elements.
@@ -1134,7 +1135,8 @@ pub(crate) const FEW: usize = 4;
 /// Elements of a row from which on so few are taken at a time: what their maximum has read is then still in the
 /// first-level cache.
 pub(crate) const LONG: usize = 256;
-/// So many of them at a time where the maxima of the next rows are found meanwhile: those of the first have to be found before.
+/// So many of such rows at a time where the maxima of the next rows are found meanwhile: those of the first have to be found
+/// before.
 const CHAINED: usize = 2;
 
 impl<E: Element, X: Source<E>> Task for ShortRows<'_, E, X> {
