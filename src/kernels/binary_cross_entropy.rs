@@ -221,9 +221,9 @@ pub(crate) const LOSSES: u8 = 2;
 /// A [`Pass`] writes the gradient.
 pub(crate) const GRADIENT: u8 = 4;
 
-/// A pass over a chunk, which computes `WHAT`: one of the three, or the sum and the gradient; without [`SUM`] it gives zero. Whoever
-/// makes one promises `len` elements of the operands, and of the factors unless they are null; and of `out`, which is apart from
-/// them or the very memory of an operand. For the sum alone, `out` is not used and nothing is streamed.
+/// A pass over a chunk, which computes `WHAT`: one of the three, or the sum and the gradient; without [`SUM`] it gives zero.
+/// Whoever makes one promises `len` elements of the operands, and of the factors unless they are null; and of `out`, which
+/// is apart from them or the very memory of an operand. For the sum alone, `out` is not used and nothing is streamed.
 pub(crate) struct Pass<E: Element, const WEIGHTED: bool, const WHAT: u8> {
     pub(crate) of: Logistic<E>,
     pub(crate) len: usize,
