@@ -193,18 +193,35 @@ pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>, low: V64<S>) -> (V64<S>, V64<S>) {
     log_of(s, u, Double::div(s, Double::add(s, e, low), u))
 }
 
-/// `log(u) + correction` for positive normal `u` and a far smaller correction, as `(high, low)`.
+/// `(m, k)` with `u = 2^k m` and `m` in `[sqrt(1/2), sqrt(2))`, for positive normal `u`.
 #[inline(always)]
-fn log_of<S: Simd>(s: S, u: V64<S>, correction: V64<S>) -> (V64<S>, V64<S>) {
+fn split<S: Simd>(s: S, u: V64<S>) -> (V64<S>, V64<S>) {
     let c = |x: f64| Double::splat(s, x);
-    let one = c(1.0);
     let (m, k) = s.split_exponent(u);
     let big = Double::lt(s, c(std::f64::consts::SQRT_2), m);
     let m = Double::select(s, big, Double::mul(s, m, c(0.5)), m);
-    let k = Double::select(s, big, Double::add(s, k, one), k);
-    let f = Double::sub(s, m, one);
+    (m, Double::select(s, big, Double::add(s, k, c(1.0)), k))
+}
+
+/// `log(u) + correction` for positive normal `u` and a far smaller correction, as `(high, low)`.
+#[inline(always)]
+fn log_of<S: Simd>(s: S, u: V64<S>, correction: V64<S>) -> (V64<S>, V64<S>) {
+    log_end(s, log_begin(s, u), correction)
+}
+
+/// The first half of [`log_of`]: `k`, `f = m - 1`, and `f / (2 + f)`.
+#[inline(always)]
+fn log_begin<S: Simd>(s: S, u: V64<S>) -> [V64<S>; 3] {
+    let (m, k) = split(s, u);
+    let f = Double::sub(s, m, Double::splat(s, 1.0));
+    [k, f, Double::div(s, f, Double::add(s, Double::splat(s, 2.0), f))]
+}
+
+/// The other half of [`log_begin`].
+#[inline(always)]
+fn log_end<S: Simd>(s: S, [k, f, q]: [V64<S>; 3], correction: V64<S>) -> (V64<S>, V64<S>) {
+    let c = |x: f64| Double::splat(s, x);
     let half_square = Double::mul(s, Double::mul(s, f, f), c(0.5));
-    let q = Double::div(s, f, Double::add(s, c(2.0), f));
     let z = Double::mul(s, q, q);
     let mut poly = c(LOG[0]);
     for &coefficient in &LOG[1..] {
@@ -223,26 +240,80 @@ fn log_of<S: Simd>(s: S, u: V64<S>, correction: V64<S>) -> (V64<S>, V64<S>) {
 /// `log(x)` for any `x`, as `(high, low)`: -inf for 0, NaN for negative numbers; errors as those of [`log1p`].
 ///
 /// Subnormal numbers are scaled by a power of two first, which is taken off the exponent.
+#[cfg(feature = "python")]
 #[inline(always)]
 pub(crate) fn log<S: Simd>(s: S, x: V64<S>) -> (V64<S>, V64<S>) {
+    log_of_any(s, x, log_begin(s, normal(s, x)))
+}
+
+/// `x`, scaled by `2^64` where it is below the normal range.
+#[inline(always)]
+fn normal<S: Simd>(s: S, x: V64<S>) -> V64<S> {
+    let small = Double::lt(s, x, Double::splat(s, f64::MIN_POSITIVE));
+    Double::select(s, small, Double::mul(s, x, Double::splat(s, TWO_64)), x)
+}
+
+/// [`log`] of `x` from what [`log_begin`] made of the normal number.
+#[inline(always)]
+fn log_of_any<S: Simd>(s: S, x: V64<S>, begun: [V64<S>; 3]) -> (V64<S>, V64<S>) {
     let c = |x: f64| Double::splat(s, x);
     let (zero, infinity) = (c(0.0), c(f64::INFINITY));
     let small = Double::lt(s, x, c(f64::MIN_POSITIVE));
-    let u = Double::select(s, small, Double::mul(s, x, c(TWO_64)), x);
-    let (high, low) = log_of(s, u, zero);
+    let (high, low) = log_end(s, begun, zero);
     if Double::bits(s, small) == 0 && Double::bits(s, Double::lt(s, x, infinity)) == 0xff {
         return (high, low);
     }
     let (scaled, e) = crate::float::two_sum_v(s, high, Double::select(s, small, c(-LN_TWO_64.0), zero));
     let low = Double::add(s, low, Double::add(s, e, Double::select(s, small, c(-LN_TWO_64.1), zero)));
-    let positive = Double::lt(s, zero, x);
-    let finite = Double::lt(s, x, infinity);
-    // +inf and NaN are their own logarithms; +-0 have -inf.
-    let special = Double::select(s, Double::lt(s, x, zero), c(f64::NAN), c(f64::NEG_INFINITY));
-    let special = Double::select(s, finite, special, x);
-    let high = Double::select(s, positive, Double::select(s, finite, scaled, x), special);
-    let low = Double::select(s, positive, Double::select(s, finite, low, zero), zero);
-    (high, low)
+    let low = Double::select(s, Double::lt(s, x, infinity), low, zero);
+    (log_or_limit(s, x, scaled), Double::select(s, Double::lt(s, zero, x), low, zero))
+}
+
+/// `log` for positive finite `x`. +inf and NaN are their own logarithms; +-0 have -inf, negative numbers NaN.
+#[inline(always)]
+fn log_or_limit<S: Simd>(s: S, x: V64<S>, log: V64<S>) -> V64<S> {
+    let c = |x: f64| Double::splat(s, x);
+    let finite = Double::lt(s, x, c(f64::INFINITY));
+    let limit = Double::select(s, Double::lt(s, x, c(0.0)), c(f64::NAN), c(f64::NEG_INFINITY));
+    let positive = Double::lt(s, c(0.0), x);
+    Double::select(s, finite, Double::select(s, positive, log, limit), x)
+}
+
+/// What [`log_wide_begin`] hands over: `[k, q]` of two vectors (`f32`), or `[[k, f], [q, 0]]` (`f64`).
+pub(crate) type LogBegun<S> = [Acc<S>; 2];
+
+/// Begins the logarithm of any wide numbers, for [`log_wide_end`] to complete: of `f32` numbers to `2^-33` by the method of
+/// [`log_ratio`], of `f64` numbers as [`log`].
+#[inline(always)]
+pub(crate) fn log_wide_begin<E: Element, S: Simd>(s: S, x: Acc<S>) -> LogBegun<S> {
+    if E::COMPENSATED {
+        let [k, f, q] = log_begin(s, normal(s, x[0]));
+        return [[k, f], [q, Double::splat(s, 0.0)]];
+    }
+    let ((m0, k0), (m1, k1)) = (split(s, x[0]), split(s, x[1]));
+    let one = Double::splat(s, 1.0);
+    [[k0, k1], quotients(s, [Double::sub(s, m0, one), Double::sub(s, m1, one)])]
+}
+
+/// The other half of [`log_wide_begin`], of the same numbers.
+#[inline(always)]
+pub(crate) fn log_wide_end<E: Element, S: Simd>(s: S, x: Acc<S>, begun: LogBegun<S>) -> Acc<S> {
+    if E::COMPENSATED {
+        let [[k, f], [q, _]] = begun;
+        let (high, low) = log_of_any(s, x[0], [k, f, q]);
+        return [high, low];
+    }
+    let [k, q] = begun;
+    let log = log_near_one(s, k, q);
+    let mut ordinary = 0xff;
+    for x in x {
+        ordinary &= Double::bits(s, Double::lt(s, Double::splat(s, 0.0), x));
+        ordinary &= Double::bits(s, Double::lt(s, x, Double::splat(s, f64::INFINITY)));
+    }
+    if ordinary == 0xff {
+        return log;
+    }
+    [log_or_limit(s, x[0], log[0]), log_or_limit(s, x[1], log[1])]
 }
 
 /// `2^64`.
@@ -267,12 +338,7 @@ const LOG1P_UNIT: [f64; 6] = [
 /// `f32`: the odd series in `s = t / (2 + t)`, at most 1/3, without splitting off a power of two.
 #[inline(always)]
 pub(crate) fn log1p_unit_begin<E: Element, S: Simd>(s: S, t: Acc<S>) -> Acc<S> {
-    if E::COMPENSATED {
-        return t;
-    }
-    let two = Double::splat(s, 2.0);
-    let inverse = reciprocal(s, [Double::add(s, t[0], two), Double::add(s, t[1], two)]);
-    [Double::mul(s, t[0], inverse[0]), Double::mul(s, t[1], inverse[1])]
+    if E::COMPENSATED { t } else { quotients(s, t) }
 }
 
 /// The other half of [`log1p_unit_begin`].
@@ -316,24 +382,37 @@ pub(crate) fn log_ratio<E: Element, S: Simd>(s: S, others: Acc<S>, peak: Acc<S>)
     for i in 0..2 {
         let t = Double::mul(s, others[i], inverse[i]);
         let u = Double::add(s, t, c(1.0));
-        let (m, k) = s.split_exponent(u);
-        let big = Double::lt(s, c(std::f64::consts::SQRT_2), m);
-        let m = Double::select(s, big, Double::mul(s, m, c(0.5)), m);
-        power[i] = Double::select(s, big, Double::add(s, k, c(1.0)), k);
+        let (m, k) = split(s, u);
+        power[i] = k;
         let scaled = Double::lt(s, c(0.0), power[i]);
         f[i] = Double::select(s, scaled, Double::sub(s, m, c(1.0)), t);
     }
-    let inverse = reciprocal(s, [Double::add(s, f[0], c(2.0)), Double::add(s, f[1], c(2.0))]);
+    let quotients = quotients(s, f);
+    log_near_one(s, power, quotients)
+}
+
+/// `f / (2 + f)`
+#[inline(always)]
+fn quotients<S: Simd>(s: S, f: Acc<S>) -> Acc<S> {
+    let two = Double::splat(s, 2.0);
+    let inverse = reciprocal(s, [Double::add(s, f[0], two), Double::add(s, f[1], two)]);
+    [Double::mul(s, f[0], inverse[0]), Double::mul(s, f[1], inverse[1])]
+}
+
+/// `k ln 2 + log(1 + f)` for `1 + f` in `[sqrt(1/2), sqrt(2))`, to `2^-33`, by the odd series in `q = f / (2 + f)`.
+#[inline(always)]
+fn log_near_one<S: Simd>(s: S, k: Acc<S>, q: Acc<S>) -> Acc<S> {
+    let c = |x: f64| Double::splat(s, x);
     let mut log = [c(0.0); 2];
     for i in 0..2 {
-        let q = Double::mul(s, f[i], inverse[i]);
+        let q = q[i];
         let z = Double::mul(s, q, q);
         let mut poly = c(LOG[2]);
         for &coefficient in &LOG[3..] {
             poly = Double::fma(s, poly, z, c(coefficient));
         }
         let series = Double::mul(s, q, Double::fma(s, poly, z, c(2.0)));
-        log[i] = Double::fma(s, power[i], c(std::f64::consts::LN_2), series);
+        log[i] = Double::fma(s, k[i], c(std::f64::consts::LN_2), series);
     }
     log
 }

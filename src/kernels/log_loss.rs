@@ -6,15 +6,16 @@
 //! ```
 //!
 //! Nothing is clipped or normalised. What has weight or probability 0 counts as exactly 0, whatever `p` is there. The
-//! logarithm is [`log`]'s, in `f64`; of `f64` numbers with its low part, so that a sum loses nothing.
+//! logarithm is [`log_wide_begin`]'s, in `f64`; of `f64` numbers with its low part, so that a sum loses nothing.
 #![expect(unsafe_code, reason = "vector loads take pointers")]
 
 use crate::float::{Acc, Double, Element, skip_zero};
 use crate::kernels::map::{self, Map, write_row};
 use crate::kernels::rowsum::MAX_WIDTH;
-use crate::math::log;
+use crate::math::{LogBegun, log_wide_begin, log_wide_end};
 use crate::simd::{Simd, Task};
 use crate::sums::Sum;
+use std::mem::MaybeUninit;
 
 /// Factors `t` (weights, or probabilities) and probabilities `p`, each a flat array.
 #[derive(Clone, Copy)]
@@ -24,22 +25,40 @@ pub(crate) struct Terms<E: Element> {
 }
 
 impl<E: Element> Terms<E> {
-    /// `-t log p` at `i..i + n`; 0 behind.
+    /// `t`, and `p` as wide numbers, at `i..i + n`; their logarithm times `t` is 0 behind, and where `t` is 0.
     ///
     /// # Safety
     /// Both are valid for reading there.
     #[inline(always)]
-    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> Acc<S> {
+    unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> (E::V<S>, Acc<S>) {
         // SAFETY: the caller's promise.
         let (t, p) =
             unsafe { (map::load::<E, S>(s, self.t.add(i), n), map::load::<E, S>(s, self.p.add(i), n)) };
-        let p = E::wide(s, skip_zero::<E, S>(s, t, E::splat(s, E::ONE), p));
-        let zero = Double::splat(s, 0.0);
-        let (first, low) = log(s, p[0]);
-        let second = if E::COMPENSATED { low } else { log(s, p[1]).0 };
-        E::product(s, E::wide(s, t), [Double::sub(s, zero, first), Double::sub(s, zero, second)])
+        (t, E::wide(s, skip_zero::<E, S>(s, t, E::splat(s, E::ONE), p)))
+    }
+
+    /// `-t log p` at `i..i + n`; 0 behind.
+    ///
+    /// # Safety
+    /// As [`Terms::at`].
+    #[inline(always)]
+    unsafe fn losses<S: Simd>(&self, s: S, i: usize, n: usize) -> Acc<S> {
+        // SAFETY: the caller's promise.
+        let (t, p) = unsafe { self.at(s, i, n) };
+        loss::<E, S>(s, t, log_wide_end::<E, S>(s, p, log_wide_begin::<E, S>(s, p)))
     }
 }
+
+/// `-t log p`, of the logarithm.
+#[inline(always)]
+fn loss<E: Element, S: Simd>(s: S, t: E::V<S>, log: Acc<S>) -> Acc<S> {
+    let zero = Double::splat(s, 0.0);
+    E::product(s, E::wide(s, t), [Double::sub(s, zero, log[0]), Double::sub(s, zero, log[1])])
+}
+
+/// Vectors whose logarithms are begun before the first is completed: one is a chain of 130 cycles, of which the processor
+/// would hold little more than one vector's.
+const SOME: usize = 4;
 
 /// `sum -t log p`, as `(high, low)`.
 pub(crate) struct LogSum<E: Element> {
@@ -53,9 +72,32 @@ impl<E: Element> Task for LogSum<E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        for i in (0..self.len).step_by(E::WIDTH) {
-            // SAFETY: as many elements remain.
-            acc = E::merge(s, acc, unsafe { self.terms.at(s, i, (self.len - i).min(E::WIDTH)) });
+        if self.len <= 2 * E::WIDTH {
+            for i in (0..self.len).step_by(E::WIDTH) {
+                // SAFETY: as many elements remain.
+                acc = E::merge(s, acc, unsafe { self.terms.losses(s, i, (self.len - i).min(E::WIDTH)) });
+            }
+            return E::reduce(s, acc);
+        }
+        let mut logs = [MaybeUninit::<LogBegun<S>>::uninit(); SOME];
+        for start in (0..self.len).step_by(SOME * E::WIDTH) {
+            let n = (self.len - start).min(SOME * E::WIDTH);
+            macro_rules! at {
+                ($v:expr) => {
+                    // SAFETY: as many elements remain.
+                    unsafe { self.terms.at(s, start + $v * E::WIDTH, (n - $v * E::WIDTH).min(E::WIDTH)) }
+                };
+            }
+            let logs = &mut logs[..n.div_ceil(E::WIDTH)];
+            for (v, log) in logs.iter_mut().enumerate() {
+                log.write(log_wide_begin::<E, S>(s, at!(v).1));
+            }
+            for (v, log) in logs.iter().enumerate() {
+                let (t, p) = at!(v);
+                // SAFETY: written above.
+                let log = log_wide_end::<E, S>(s, p, unsafe { log.assume_init() });
+                acc = E::merge(s, acc, loss::<E, S>(s, t, log));
+            }
         }
         E::reduce(s, acc)
     }
@@ -89,7 +131,7 @@ impl<E: Element> Map<E> for LogLosses<E> {
     #[inline(always)]
     unsafe fn at<S: Simd>(&self, s: S, i: usize, n: usize) -> E::V<S> {
         // SAFETY: the caller's promise.
-        E::canonical(s, E::value(s, unsafe { self.0.at(s, i, n) }))
+        E::canonical(s, E::value(s, unsafe { self.0.losses(s, i, n) }))
     }
 }
 

@@ -378,6 +378,36 @@ impl<T: Float> ElementLoss<T> for BinaryLoss<T> {
     }
 }
 
+/// What multiplies the gradient of a sum over `divisor`; `None` where that is 0, and the gradient with it.
+pub(super) fn gradient_factor(grad_output: f64, divisor: Sum) -> Option<(f64, f64)> {
+    (!divisor.is_zero()).then(|| Sum::new((grad_output, 0.0), 0).over(divisor).pair())
+}
+
+/// The sum of the losses from `start` on, and their gradient times a factor, zeros without one.
+///
+/// # Safety
+/// `out` is valid for writing, and apart from the operands or the very memory of one of them.
+pub(super) unsafe fn sum_and_gradient<T: Float>(
+    loss: &(impl ElementLoss<T> + ?Sized),
+    start: usize,
+    memory: &mut Memory<T>,
+    factor: Option<(f64, f64)>,
+    out: Out<T>,
+) -> Sum {
+    if let Some(factor) = factor
+        && let Some(sum) = loss.sum_with_gradient(start, memory, factor, out)
+    {
+        return sum;
+    }
+    let sum = loss.sum(start, out.len, memory);
+    match factor {
+        Some(factor) => loss.write_gradient(start, memory, Incoming::One(factor), out),
+        // SAFETY: the caller's promise; zero bytes are zeros.
+        None => unsafe { out.to.write_bytes(0, out.len) },
+    }
+    sum
+}
+
 /// The sum or mean of the losses; and, chunk by chunk, the gradient times a number.
 ///
 /// # Safety
@@ -395,26 +425,14 @@ pub(crate) unsafe fn reduced_loss<T: Float>(
         (Reduction::Sum, _) => Sum::new((1.0, 0.0), 0),
     };
     let grad = grad.map(|(g, out)| {
-        (
-            Sum::new((g, 0.0), 0).over(divisor).pair(),
-            Shared(out),
-            streams_flat(loss.len(), out, loss.operands().map(<*const T>::cast_mut), fresh),
-        )
+        let stream = streams_flat(loss.len(), out, loss.operands().map(<*const T>::cast_mut), fresh);
+        (gradient_factor(g, divisor), Shared(out), stream)
     });
     let total = summed(loss.len(), flat, &|start, len, memory| {
         let Some((factor, out, stream)) = &grad else { return loss.sum(start, len, memory) };
         let out = Out { to: out.at(start), len, stream: *stream };
-        if divisor.is_zero() {
-            let sum = loss.sum(start, len, memory);
-            // SAFETY: the chunk belongs to this thread alone; zero bytes are zeros.
-            unsafe { out.to.write_bytes(0, len) };
-            return sum;
-        }
-        loss.sum_with_gradient(start, memory, *factor, out).unwrap_or_else(|| {
-            let sum = loss.sum(start, len, memory);
-            loss.write_gradient(start, memory, Incoming::One(*factor), out);
-            sum
-        })
+        // SAFETY: the chunk belongs to this thread alone.
+        unsafe { sum_and_gradient(loss, start, memory, *factor, out) }
     });
     total.over(divisor).rounded()
 }

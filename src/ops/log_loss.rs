@@ -13,7 +13,7 @@ use crate::kernels::total::Total;
 use crate::lines::GROUP;
 use crate::parallel::{get_num_threads, run_chunks};
 use crate::shape::{Shape, View};
-use crate::simd::dispatch;
+use crate::simd::{Simd, Task, dispatch};
 use crate::sums::{Reduction, Sum, Sums};
 
 /// Rows with a label that are worked on together.
@@ -50,13 +50,13 @@ pub(crate) trait Store<T>: Copy + Sync {
     ///
     /// # Safety
     /// The array has these rows and classes.
-    unsafe fn gather(&self, shape: Shape, first: usize, classes: &[Option<usize>], to: &mut Vec<T>);
+    unsafe fn gather(&self, shape: Shape, first: usize, classes: &Classes, to: &mut Vec<T>);
 
     /// Writes those of [`Store::gather`].
     ///
     /// # Safety
     /// As there; nobody else touches these rows.
-    unsafe fn scatter(&self, shape: Shape, first: usize, classes: &[Option<usize>], from: &mut [T]);
+    unsafe fn scatter(&self, shape: Shape, first: usize, classes: &Classes, from: &mut [T]);
 
     /// Makes `n` elements 0, from `start` behind the first on.
     ///
@@ -82,20 +82,26 @@ impl<T: Float> Store<T> for SharedView<T> {
         (self.0.outer, self.0.len)
     }
 
-    unsafe fn gather(&self, shape: Shape, first: usize, classes: &[Option<usize>], to: &mut Vec<T>) {
+    unsafe fn gather(&self, shape: Shape, first: usize, classes: &Classes, to: &mut Vec<T>) {
+        let place = self.places(shape, first);
+        // SAFETY: the caller's promise.
+        let read = move |(i, class)| unsafe { place(i, class).read() };
         to.clear();
-        to.extend(classes.iter().enumerate().map(|(i, class)| match class {
-            // SAFETY: the caller's promise.
-            Some(class) => unsafe { self.place(shape, first + i, *class).read() },
-            None => T::Ops::ONE,
-        }));
+        if classes.all {
+            to.extend(classes.numbers().enumerate().map(read));
+        } else {
+            let read =
+                |(i, class): (usize, Option<usize>)| class.map_or(T::Ops::ONE, |class| read((i, class)));
+            to.extend(classes.iter().enumerate().map(read));
+        }
     }
 
-    unsafe fn scatter(&self, shape: Shape, first: usize, classes: &[Option<usize>], from: &mut [T]) {
+    unsafe fn scatter(&self, shape: Shape, first: usize, classes: &Classes, from: &mut [T]) {
+        let place = self.places(shape, first);
         for (i, (class, &x)) in classes.iter().zip(from.iter()).enumerate() {
             if let Some(class) = class {
                 // SAFETY: the caller's promise.
-                unsafe { self.place(shape, first + i, *class).write(x) };
+                unsafe { place(i, class).write(x) };
             }
         }
     }
@@ -138,28 +144,88 @@ impl<T: Float> Slope<T> {
 // SAFETY: only read, and the caller of an operation vouches for the memory.
 unsafe impl<T> Sync for Slope<T> {}
 
+/// The class of each row of a chunk, if it counts.
+#[derive(Default)]
+pub(crate) struct Classes {
+    /// 0 for rows that do not count, and behind.
+    numbers: Vec<[usize; GROUP]>,
+    /// Which rows count.
+    counted: Vec<u64>,
+    rows: usize,
+    /// Whether all of them do.
+    all: bool,
+}
+
+impl Classes {
+    #[cfg(feature = "python")]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Option<usize>> {
+        let counts = |i: usize| self.counted[i / GROUP] >> (i % GROUP) & 1 == 1;
+        self.numbers().enumerate().map(move |(i, class)| counts(i).then_some(class))
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = usize> {
+        self.numbers.as_flattened()[..self.rows].iter().copied()
+    }
+
+    /// Makes the weight of rows that do not count 0, and rows of weight 0 not count.
+    fn match_weights<T: Float>(&mut self, weights: &mut [T]) {
+        for (weights, counted) in weights.chunks_mut(GROUP).zip(&mut self.counted) {
+            for (i, weight) in weights.iter_mut().enumerate() {
+                if *counted >> i & 1 == 0 {
+                    *weight = T::Ops::ZERO;
+                } else if *weight == T::Ops::ZERO {
+                    *counted &= !(1 << i);
+                    self.all = false;
+                }
+            }
+        }
+    }
+}
+
+/// Reads the labels of `rows` rows.
+struct ReadClasses<'a> {
+    labels: &'a Labels,
+    first: usize,
+    rows: usize,
+}
+
+impl Task for ReadClasses<'_> {
+    type Out = Classes;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _s: S) -> Classes {
+        let ReadClasses { labels, first, rows } = self;
+        let groups = rows.div_ceil(GROUP);
+        let (mut numbers, mut counted) = (vec![[0; GROUP]; groups], vec![0; groups]);
+        let mut count = 0;
+        for (i, (numbers, counted)) in numbers.iter_mut().zip(&mut counted).enumerate() {
+            (*numbers, *counted) = labels.classes(first + i * GROUP, (rows - i * GROUP).min(GROUP));
+            count += counted.count_ones() as usize;
+        }
+        Classes { numbers, counted, rows, all: count == rows }
+    }
+}
+
 /// The rows of a chunk: weights (0 where nothing counts) and probabilities of the labels (1 there).
 struct Chunk<T> {
     weights: Vec<T>,
     p: Vec<T>,
-    classes: Vec<Option<usize>>,
+    classes: Classes,
     memory: Vec<T>,
 }
 
 impl<T: Float> Chunk<T> {
     fn new() -> Self {
-        Chunk { weights: Vec::new(), p: Vec::new(), classes: Vec::new(), memory: Vec::new() }
+        Chunk { weights: Vec::new(), p: Vec::new(), classes: Classes::default(), memory: Vec::new() }
     }
 
     /// Reads the labels and weights of some rows.
     fn read(&mut self, labels: &Labels, weight: Option<Cycle<T>>, first: usize, n: usize) {
-        self.classes.clear();
-        for start in (0..n).step_by(GROUP) {
-            let some = (n - start).min(GROUP);
-            let (classes, counted) = labels.classes(first + start, some);
-            let class = |i: usize| (counted >> i & 1 == 1).then_some(classes[i]);
-            self.classes.extend((0..some).map(class));
-        }
+        self.classes = dispatch(ReadClasses { labels, first, rows: n });
         self.weights.clear();
         match weight {
             None => self.weights.resize(n, T::Ops::ONE),
@@ -169,12 +235,8 @@ impl<T: Float> Chunk<T> {
                 self.weights.extend_from_slice(unsafe { std::slice::from_raw_parts(numbers, n) });
             }
         }
-        for (class, weight) in self.classes.iter_mut().zip(&mut self.weights) {
-            if class.is_none() {
-                *weight = T::Ops::ZERO;
-            } else if *weight == T::Ops::ZERO {
-                *class = None;
-            }
+        if weight.is_some() || !self.classes.all {
+            self.classes.match_weights(&mut self.weights);
         }
     }
 
@@ -324,8 +386,11 @@ impl<T> Copy for SharedView<T> {}
 unsafe impl<T> Sync for SharedView<T> {}
 
 impl<T> SharedView<T> {
-    fn place(&self, shape: Shape, row: usize, class: usize) -> *mut T {
-        self.0.row(row, shape.inner).wrapping_offset(class as isize * self.0.len)
+    /// Where the element of a row behind `first` and of a class is.
+    #[inline(always)]
+    fn places(self, shape: Shape, first: usize) -> impl Fn(usize, usize) -> *mut T + Copy {
+        let SharedView(view) = self;
+        move |row, class| view.row(first + row, shape.inner).wrapping_offset(class as isize * view.len)
     }
 }
 

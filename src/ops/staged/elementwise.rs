@@ -4,7 +4,7 @@
 use crate::float::Single;
 use crate::kernels::mse::CHUNK;
 use crate::kernels::total::Total;
-use crate::ops::elementwise::{Cycle, ElementLoss, Incoming, Memory, Out};
+use crate::ops::elementwise::{Cycle, ElementLoss, Incoming, Memory, Out, gradient_factor, sum_and_gradient};
 use crate::ops::{STREAM_BYTES, Shared, flat};
 use crate::simd::dispatch;
 use crate::stage::{Operand, Scratch, stage_flat, unstage_flat};
@@ -116,25 +116,18 @@ where
     let divisor = of.divisor(reduction);
     let sums = Sums::new(of.len.div_ceil(CHUNK));
     let all = &sums;
-    let grad = grad.map(|(g, out)| (Sum::new((g, 0.0), 0).over(divisor).pair(), streams(of, &out), out));
+    let grad = grad.map(|(g, out)| (gradient_factor(g, divisor), streams(of, &out), out));
     let grad = &grad;
     let work = |loss: &L, &Piece { start, len, block }: &Piece, memory: &mut Memory<f32>| {
         let to = Out { to: block, len, stream: false };
-        let both = match grad {
-            Some((factor, ..)) if !divisor.is_zero() => loss.sum_with_gradient(start, memory, *factor, to),
-            _ => None,
+        let sum = match grad {
+            // SAFETY: the block of the first operand, which has room for a chunk.
+            Some((factor, ..)) => unsafe { sum_and_gradient(loss, start, memory, *factor, to) },
+            None => loss.sum(start, len, memory),
         };
-        let done = both.is_some();
-        let sum = both.unwrap_or_else(|| loss.sum(start, len, memory));
         // SAFETY: the chunk belongs to this thread alone.
         unsafe { all.set(start / CHUNK, sum) };
-        let Some((factor, stream, out)) = grad else { return };
-        if divisor.is_zero() {
-            // SAFETY: a chunk's block; zero bytes are zeros.
-            unsafe { block.write_bytes(0, len) };
-        } else if !done {
-            loss.write_gradient(start, memory, Incoming::One(*factor), to);
-        }
+        let Some((_, stream, out)) = grad else { return };
         // SAFETY: the gradient has these elements.
         unsafe { unstage_flat(out, start, len, block, *stream) };
     };

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "operands are reached through pointers")]
 
 use crate::float::{Element, Float};
-use crate::ops::log_loss::Store;
+use crate::ops::log_loss::{Classes, Store};
 use crate::shape::Shape;
 use crate::stage::{Operand, Scratch, stage_flat, unstage_flat};
 
@@ -11,11 +11,11 @@ fn places<T: Float>(
     operand: Operand<T>,
     shape: Shape,
     first: usize,
-    classes: &[Option<usize>],
+    classes: &Classes,
 ) -> impl Iterator<Item = (usize, *mut u8)> {
     let size = operand.format.size;
     classes.iter().enumerate().filter_map(move |(i, class)| {
-        let step = (*class)? as isize * operand.view.len * size as isize;
+        let step = class? as isize * operand.view.len * size as isize;
         Some((i, operand.address(first + i, shape.inner).wrapping_offset(step).cast_mut()))
     })
 }
@@ -25,32 +25,32 @@ impl<T: Float> Store<T> for Operand<T> {
         (self.view.outer, self.view.len)
     }
 
-    unsafe fn gather(&self, shape: Shape, first: usize, classes: &[Option<usize>], to: &mut Vec<T>) {
+    unsafe fn gather(&self, shape: Shape, first: usize, classes: &Classes, to: &mut Vec<T>) {
         // (An element is no larger than a `T`.)
-        let mut memory = vec![T::default(); classes.len()];
+        let mut memory = vec![T::default(); classes.rows()];
         let (elements, size) = (memory.as_mut_ptr().cast::<u8>(), self.format.size);
         for (i, place) in places(*self, shape, first, classes) {
             // SAFETY: the caller's promise; the memory has room for an element of each row.
             unsafe { place.copy_to_nonoverlapping(elements.add(i * size), size) };
         }
         to.clear();
-        to.resize(classes.len(), T::Ops::ONE);
+        to.resize(classes.rows(), T::Ops::ONE);
         let gathered = Operand::flat(elements, self.format);
         // SAFETY: as many elements, and room for them.
-        unsafe { stage_flat(&gathered, 0, classes.len(), to.as_mut_ptr()) };
-        for (x, class) in to.iter_mut().zip(classes) {
+        unsafe { stage_flat(&gathered, 0, classes.rows(), to.as_mut_ptr()) };
+        for (x, class) in to.iter_mut().zip(classes.iter()) {
             if class.is_none() {
                 *x = T::Ops::ONE;
             }
         }
     }
 
-    unsafe fn scatter(&self, shape: Shape, first: usize, classes: &[Option<usize>], from: &mut [T]) {
-        let mut memory = vec![T::default(); classes.len()];
+    unsafe fn scatter(&self, shape: Shape, first: usize, classes: &Classes, from: &mut [T]) {
+        let mut memory = vec![T::default(); classes.rows()];
         let (elements, size) = (memory.as_mut_ptr().cast::<u8>(), self.format.size);
         let rounded = Operand::flat(elements, self.format);
         // SAFETY: as many elements, and room for them.
-        unsafe { unstage_flat(&rounded, 0, classes.len(), from.as_mut_ptr(), false) };
+        unsafe { unstage_flat(&rounded, 0, classes.rows(), from.as_mut_ptr(), false) };
         for (i, place) in places(*self, shape, first, classes) {
             // SAFETY: the caller's promise; the memory holds an element of each row.
             unsafe { place.copy_from_nonoverlapping(elements.add(i * size), size) };
