@@ -193,7 +193,7 @@ pub(crate) fn log1p<S: Simd>(s: S, t: V64<S>, low: V64<S>) -> (V64<S>, V64<S>) {
     log_of(s, u, Double::div(s, Double::add(s, e, low), u))
 }
 
-/// `(m, k)` with `u = 2^k m` and `m` in `[sqrt(1/2), sqrt(2))`, for positive normal `u`.
+/// `(m, k)` with `u = 2^k m` and `m` from `sqrt(1/2)` to `sqrt(2)`, for positive normal `u`; any numbers for others.
 #[inline(always)]
 fn split<S: Simd>(s: S, u: V64<S>) -> (V64<S>, V64<S>) {
     let c = |x: f64| Double::splat(s, x);
@@ -237,9 +237,7 @@ fn log_end<S: Simd>(s: S, [k, f, q]: [V64<S>; 3], correction: V64<S>) -> (V64<S>
     (high, Double::add(s, Double::sub(s, sum, high), rest))
 }
 
-/// `log(x)` for any `x`, as `(high, low)`: -inf for 0, NaN for negative numbers; errors as those of [`log1p`].
-///
-/// Subnormal numbers are scaled by a power of two first, which is taken off the exponent.
+/// `log(x)` for any `x`, as [`log_of_any`].
 #[cfg(feature = "python")]
 #[inline(always)]
 pub(crate) fn log<S: Simd>(s: S, x: V64<S>) -> (V64<S>, V64<S>) {
@@ -253,7 +251,8 @@ fn normal<S: Simd>(s: S, x: V64<S>) -> V64<S> {
     Double::select(s, small, Double::mul(s, x, Double::splat(s, TWO_64)), x)
 }
 
-/// [`log`] of `x` from what [`log_begin`] made of the normal number.
+/// `log(x)` for any `x`, from what [`log_begin`] made of [`normal`], as `(high, low)`: -inf for 0, NaN for negative numbers;
+/// errors as those of [`log1p`]. The power of two by which subnormal numbers are scaled is taken off here.
 #[inline(always)]
 fn log_of_any<S: Simd>(s: S, x: V64<S>, begun: [V64<S>; 3]) -> (V64<S>, V64<S>) {
     let c = |x: f64| Double::splat(s, x);
@@ -283,13 +282,14 @@ fn log_or_limit<S: Simd>(s: S, x: V64<S>, log: V64<S>) -> V64<S> {
 pub(crate) type LogBegun<S> = [Acc<S>; 2];
 
 /// Begins the logarithm of any wide numbers, for [`log_wide_end`] to complete: of `f32` numbers to `2^-33` by the method of
-/// [`log_ratio`], of `f64` numbers as [`log`].
+/// [`log_ratio`], of `f64` numbers as [`log_of_any`].
 #[inline(always)]
 pub(crate) fn log_wide_begin<E: Element, S: Simd>(s: S, x: Acc<S>) -> LogBegun<S> {
     if E::COMPENSATED {
         let [k, f, q] = log_begin(s, normal(s, x[0]));
         return [[k, f], [q, Double::splat(s, 0.0)]];
     }
+    // (`f32` numbers are normal as `f64`, or such that the other half replaces what comes of them.)
     let ((m0, k0), (m1, k1)) = (split(s, x[0]), split(s, x[1]));
     let one = Double::splat(s, 1.0);
     [[k0, k1], quotients(s, [Double::sub(s, m0, one), Double::sub(s, m1, one)])]
@@ -387,8 +387,7 @@ pub(crate) fn log_ratio<E: Element, S: Simd>(s: S, others: Acc<S>, peak: Acc<S>)
         let scaled = Double::lt(s, c(0.0), power[i]);
         f[i] = Double::select(s, scaled, Double::sub(s, m, c(1.0)), t);
     }
-    let quotients = quotients(s, f);
-    log_near_one(s, power, quotients)
+    log_near_one(s, power, quotients(s, f))
 }
 
 /// `f / (2 + f)`
@@ -399,7 +398,7 @@ fn quotients<S: Simd>(s: S, f: Acc<S>) -> Acc<S> {
     [Double::mul(s, f[0], inverse[0]), Double::mul(s, f[1], inverse[1])]
 }
 
-/// `k ln 2 + log(1 + f)` for `1 + f` in `[sqrt(1/2), sqrt(2))`, to `2^-33`, by the odd series in `q = f / (2 + f)`.
+/// `k ln 2 + log(1 + f)` for `1 + f` from `sqrt(1/2)` to `sqrt(2)`, to `2^-33`, by the odd series in `q = f / (2 + f)`.
 #[inline(always)]
 fn log_near_one<S: Simd>(s: S, k: Acc<S>, q: Acc<S>) -> Acc<S> {
     let c = |x: f64| Double::splat(s, x);

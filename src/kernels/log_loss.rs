@@ -25,7 +25,7 @@ pub(crate) struct Terms<E: Element> {
 }
 
 impl<E: Element> Terms<E> {
-    /// `t`, and `p` as wide numbers, at `i..i + n`; their logarithm times `t` is 0 behind, and where `t` is 0.
+    /// `t`, and `p` as wide numbers, at `i..i + n`; behind, `t` is 0. Where it is, or is no number, `p` is 1.
     ///
     /// # Safety
     /// Both are valid for reading there.
@@ -56,8 +56,8 @@ fn loss<E: Element, S: Simd>(s: S, t: E::V<S>, log: Acc<S>) -> Acc<S> {
     E::product(s, E::wide(s, t), [Double::sub(s, zero, log[0]), Double::sub(s, zero, log[1])])
 }
 
-/// Vectors whose logarithms are begun before the first is completed: one is a chain of 130 cycles, of which the processor
-/// would hold little more than one vector's.
+/// Vectors whose logarithms are begun before the first is completed: a logarithm of `f32` is a chain of 130 cycles, and the
+/// instructions that a processor looks ahead are those of little more than one.
 const SOME: usize = 4;
 
 /// `sum -t log p`, as `(high, low)`.
@@ -72,6 +72,7 @@ impl<E: Element> Task for LogSum<E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
+        // (The same sum: where nothing waits for the first, its way through memory costs up to a tenth.)
         if self.len <= 2 * E::WIDTH {
             for i in (0..self.len).step_by(E::WIDTH) {
                 // SAFETY: as many elements remain.
@@ -94,7 +95,7 @@ impl<E: Element> Task for LogSum<E> {
             }
             for (v, log) in logs.iter().enumerate() {
                 let (t, p) = at!(v);
-                // SAFETY: written above.
+                // SAFETY: the loop before has written all of this slice.
                 let log = log_wide_end::<E, S>(s, p, unsafe { log.assume_init() });
                 acc = E::merge(s, acc, loss::<E, S>(s, t, log));
             }

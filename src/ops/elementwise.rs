@@ -383,10 +383,10 @@ pub(super) fn gradient_factor(grad_output: f64, divisor: Sum) -> Option<(f64, f6
     (!divisor.is_zero()).then(|| Sum::new((grad_output, 0.0), 0).over(divisor).pair())
 }
 
-/// The sum of the losses from `start` on, and their gradient times a factor, zeros without one.
+/// The sum of `out.len` losses from `start` on, and their gradient times a factor, zeros without one.
 ///
 /// # Safety
-/// `out` is valid for writing, and apart from the operands or the very memory of one of them.
+/// `out` is valid for writing, and apart from the operands or, from `start` on, the very memory of the first or second one.
 pub(super) unsafe fn sum_and_gradient<T: Float>(
     loss: &(impl ElementLoss<T> + ?Sized),
     start: usize,
@@ -431,7 +431,7 @@ pub(crate) unsafe fn reduced_loss<T: Float>(
     let total = summed(loss.len(), flat, &|start, len, memory| {
         let Some((factor, out, stream)) = &grad else { return loss.sum(start, len, memory) };
         let out = Out { to: out.at(start), len, stream: *stream };
-        // SAFETY: the chunk belongs to this thread alone.
+        // SAFETY: the caller's promise; the chunk belongs to this thread alone.
         unsafe { sum_and_gradient(loss, start, memory, *factor, out) }
     });
     total.over(divisor).rounded()

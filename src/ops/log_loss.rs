@@ -1,7 +1,7 @@
 //! Cross-entropy of given probabilities: rows with a label, or with probabilities, in chunks of fixed size.
 
 use super::Label;
-use super::elementwise::Cycle;
+use super::elementwise::{Cycle, gradient_factor};
 use super::{GradOutput, Reduce, SERIAL, Shared, compiled, flat, input, labels, rounded, wants};
 use crate::error::Error;
 use crate::exact::{mul_pairs, value};
@@ -83,7 +83,7 @@ impl<T: Float> Store<T> for SharedView<T> {
     }
 
     unsafe fn gather(&self, shape: Shape, first: usize, classes: &Classes, to: &mut Vec<T>) {
-        let place = self.places(shape, first);
+        let place = self.place_from(shape, first);
         // SAFETY: the caller's promise.
         let read = move |(i, class)| unsafe { place(i, class).read() };
         to.clear();
@@ -97,7 +97,7 @@ impl<T: Float> Store<T> for SharedView<T> {
     }
 
     unsafe fn scatter(&self, shape: Shape, first: usize, classes: &Classes, from: &mut [T]) {
-        let place = self.places(shape, first);
+        let place = self.place_from(shape, first);
         for (i, (class, &x)) in classes.iter().zip(from.iter()).enumerate() {
             if let Some(class) = class {
                 // SAFETY: the caller's promise.
@@ -133,8 +133,9 @@ enum Slope<T> {
 impl<T: Float> Slope<T> {
     fn new(incoming: GradOutput<T>, divisor: Option<Sum>) -> Self {
         match (incoming, divisor) {
-            (_, Some(divisor)) if divisor.is_zero() => Slope::Zero,
-            (GradOutput::Scalar(g), Some(divisor)) => Slope::One(Sum::new((g, 0.0), 0).over(divisor).pair()),
+            (GradOutput::Scalar(g), Some(divisor)) => {
+                gradient_factor(g, divisor).map_or(Slope::Zero, Slope::One)
+            }
             (GradOutput::Scalar(g), None) => Slope::One((g, 0.0)),
             (GradOutput::Rows(view), _) => Slope::Rows(view),
         }
@@ -145,9 +146,9 @@ impl<T: Float> Slope<T> {
 unsafe impl<T> Sync for Slope<T> {}
 
 /// The class of each row of a chunk, if it counts.
-#[derive(Default)]
 pub(crate) struct Classes {
-    /// 0 for rows that do not count, and behind.
+    /// Each less than the number of classes, with which the copy kept here was compared; those of rows that do not
+    /// count say nothing.
     numbers: Vec<[usize; GROUP]>,
     /// Which rows count.
     counted: Vec<u64>,
@@ -186,7 +187,7 @@ impl Classes {
     }
 }
 
-/// Reads the labels of `rows` rows.
+/// Reads the labels of `rows` rows; a task, so that this is compiled for each level.
 struct ReadClasses<'a> {
     labels: &'a Labels,
     first: usize,
@@ -219,25 +220,22 @@ struct Chunk<T> {
 }
 
 impl<T: Float> Chunk<T> {
-    fn new() -> Self {
-        Chunk { weights: Vec::new(), p: Vec::new(), classes: Classes::default(), memory: Vec::new() }
-    }
-
     /// Reads the labels and weights of some rows.
-    fn read(&mut self, labels: &Labels, weight: Option<Cycle<T>>, first: usize, n: usize) {
-        self.classes = dispatch(ReadClasses { labels, first, rows: n });
-        self.weights.clear();
-        match weight {
-            None => self.weights.resize(n, T::Ops::ONE),
+    fn read(labels: &Labels, weight: Option<Cycle<T>>, first: usize, n: usize) -> Self {
+        let mut classes = dispatch(ReadClasses { labels, first, rows: n });
+        let mut memory = Vec::new();
+        let mut weights = match weight {
+            None => vec![T::Ops::ONE; n],
             Some(weight) => {
-                let numbers = weight.part(first, n, &mut self.memory);
+                let numbers = weight.part(first, n, &mut memory);
                 // SAFETY: `part` gives as many numbers.
-                self.weights.extend_from_slice(unsafe { std::slice::from_raw_parts(numbers, n) });
+                unsafe { std::slice::from_raw_parts(numbers, n) }.to_vec()
             }
+        };
+        if weight.is_some() || !classes.all {
+            classes.match_weights(&mut weights);
         }
-        if weight.is_some() || !self.classes.all {
-            self.classes.match_weights(&mut self.weights);
-        }
+        Chunk { weights, p: Vec::new(), classes, memory }
     }
 
     fn terms(&self) -> Terms<T::Ops> {
@@ -301,8 +299,7 @@ pub(crate) unsafe fn log_loss_view<T: Float, S: Store<T>>(
             let sums = Sums::new(chunks);
             chunked(chunks, rows, &|i| {
                 let (first, n) = part(i);
-                let mut chunk = Chunk::new();
-                chunk.read(&labels, weight, first, n);
+                let chunk = Chunk::read(&labels, weight, first, n);
                 // SAFETY: the chunk belongs to this thread alone.
                 unsafe { sums.set(i, chunk.weight_sum()) };
             });
@@ -327,8 +324,7 @@ pub(crate) unsafe fn log_loss_view<T: Float, S: Store<T>>(
     let elements = if out.is_some() { shape.size() } else { rows.saturating_mul(ROW_COST) };
     chunked(chunks, elements, &|i| {
         let (first, n) = part(i);
-        let mut chunk = Chunk::new();
-        chunk.read(&labels, weight, first, n);
+        let mut chunk = Chunk::read(&labels, weight, first, n);
         // SAFETY: the view is valid for the shape; a label that counts is a class.
         unsafe { x.gather(shape, first, &chunk.classes, &mut chunk.p) };
         if let Some(SharedView(view)) = &places {
@@ -388,7 +384,7 @@ unsafe impl<T> Sync for SharedView<T> {}
 impl<T> SharedView<T> {
     /// Where the element of a row behind `first` and of a class is.
     #[inline(always)]
-    fn places(self, shape: Shape, first: usize) -> impl Fn(usize, usize) -> *mut T + Copy {
+    fn place_from(self, shape: Shape, first: usize) -> impl Fn(usize, usize) -> *mut T + Copy {
         let SharedView(view) = self;
         move |row, class| view.row(first + row, shape.inner).wrapping_offset(class as isize * view.len)
     }

@@ -121,7 +121,7 @@ where
     let work = |loss: &L, &Piece { start, len, block }: &Piece, memory: &mut Memory<f32>| {
         let to = Out { to: block, len, stream: false };
         let sum = match grad {
-            // SAFETY: the block of the first operand, which has room for a chunk.
+            // SAFETY: the block of the first operand, which has room for a chunk, in this thread's scratch memory.
             Some((factor, ..)) => unsafe { sum_and_gradient(loss, start, memory, *factor, to) },
             None => loss.sum(start, len, memory),
         };
