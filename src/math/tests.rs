@@ -544,9 +544,10 @@ fn log_of_special_numbers() {
     }
 }
 
-/// The logarithms of wide `f32` numbers.
+/// The logarithms of wide `f32` numbers; or those of 1 plus any wide numbers, by [`log1p_unit_begin`] and its other half.
 struct WideLogs<'a> {
     x: &'a [f64],
+    unit: bool,
     out: &'a mut [f64],
 }
 
@@ -559,7 +560,11 @@ impl Task for WideLogs<'_> {
             // SAFETY: 16 elements each.
             unsafe {
                 let x = [Double::load(s, x.as_ptr()), Double::load(s, x.as_ptr().add(8))];
-                let log = log_wide_end::<Single, S>(s, x, log_wide_begin::<Single, S>(s, x));
+                let log = if self.unit {
+                    log1p_unit_end::<Single, S>(s, log1p_unit_begin::<Single, S>(s, x))
+                } else {
+                    log_wide_end::<Single, S>(s, x, log_wide_begin::<Single, S>(s, x))
+                };
                 Double::store(s, log[0], out.as_mut_ptr());
                 Double::store(s, log[1], out.as_mut_ptr().add(8));
             }
@@ -567,10 +572,10 @@ impl Task for WideLogs<'_> {
     }
 }
 
-/// Their largest relative error, in `2^-33`.
+/// The largest relative error of the logarithms of `f32` numbers, in `2^-33`.
 fn wide_log_error(x: &[f64]) -> Worst {
     let mut y = vec![9.0; x.len()];
-    dispatch(WideLogs { x, out: &mut y });
+    dispatch(WideLogs { x, unit: false, out: &mut y });
     let mut worst = Worst::default();
     for (&x, &y) in x.iter().zip(&y) {
         if x == 1.0 {
@@ -605,7 +610,7 @@ fn wide_log_of_special_numbers() {
     let special = [0.0, -0.0, f64::INFINITY, f64::NAN, -1.0, f64::NEG_INFINITY, 1.0, -1e-45];
     x[3..11].copy_from_slice(&special);
     let mut y = [9.0; 32];
-    dispatch(WideLogs { x: &x, out: &mut y });
+    dispatch(WideLogs { x: &x, unit: false, out: &mut y });
     assert_eq!(y[3..6], [f64::NEG_INFINITY, f64::NEG_INFINITY, f64::INFINITY]);
     assert_eq!(y[9].to_bits(), 0);
     for i in [6, 7, 8, 10] {
@@ -630,33 +635,10 @@ fn wide_log_f32_exhaustive() {
     worst.check("log of every f32, in 2^-33", 1.0);
 }
 
-/// [`log1p_unit_begin`] and its other half of `f32` elements, whose `t` are any `f64` numbers.
-struct UnitLogs<'a> {
-    t: &'a [f64],
-    out: &'a mut [f64],
-}
-
-impl Task for UnitLogs<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (t, out) in self.t.chunks_exact(16).zip(self.out.chunks_exact_mut(16)) {
-            // SAFETY: 16 elements each.
-            unsafe {
-                let t = [Double::load(s, t.as_ptr()), Double::load(s, t.as_ptr().add(8))];
-                let log = log1p_unit_end::<Single, S>(s, log1p_unit_begin::<Single, S>(s, t));
-                Double::store(s, log[0], out.as_mut_ptr());
-                Double::store(s, log[1], out.as_mut_ptr().add(8));
-            }
-        }
-    }
-}
-
-/// The largest relative error, in `2^-37`.
+/// The largest relative error of the logarithms of `1 + t`, in `2^-37`.
 fn log1p_unit_error(t: &[f64]) -> Worst {
     let mut y = vec![0.0; t.len()];
-    dispatch(UnitLogs { t, out: &mut y });
+    dispatch(WideLogs { x: t, unit: true, out: &mut y });
     let mut worst = Worst::default();
     for (&t, &y) in t.iter().zip(&y) {
         if t == 0.0 {
