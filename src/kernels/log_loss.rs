@@ -72,7 +72,7 @@ impl<E: Element> Task for LogSum<E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f64, f64) {
         let mut acc: Acc<S> = [Double::splat(s, 0.0); 2];
-        // (The same sum: where nothing waits for the first, its way through memory costs up to a tenth.)
+        // (The same sum. In short rows nothing else is under way, and handing a logarithm over costs up to a tenth.)
         if self.len <= 2 * E::WIDTH {
             for i in (0..self.len).step_by(E::WIDTH) {
                 // SAFETY: as many elements remain.

@@ -153,7 +153,7 @@ pub(crate) struct Classes {
     /// Which rows count.
     counted: Vec<u64>,
     rows: usize,
-    /// Whether all of them do.
+    /// Whether all rows count.
     all: bool,
 }
 
